@@ -1,0 +1,214 @@
+"""The two-player game: the one training step that every system in ganlab shares.
+
+::
+
+    for each round (one batch):
+        D moves:  minimise  loss.discriminator(phase) + D's terms
+        G moves:  minimise  loss.generator(phase) + G's terms        (every n_critic rounds)
+        G_ema follows G
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from ganlab.checks import check_game
+from ganlab.curves import Curves
+from ganlab.ema import EMA
+from ganlab.losses import Loss
+from ganlab.phase import Data, Phase, full, micro, output_of, size, take, wrap
+from ganlab.rng import BatchRNG, IndexedRNG, reseed, seed_of
+from ganlab.schedule import Schedule, at, crossed, within
+from ganlab.tasks import Generate, Task
+from ganlab.terms import Term
+
+MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameters -> optimizer
+
+
+class GAN(L.LightningModule):
+    """G and D, what they minimise, and whose move it is.
+
+    generator      G(inputs, cond) -> fake, or a GeneratorOutput; without labels G(inputs) is called
+    discriminator  D(x, cond) -> logits, or a DiscriminatorOutput; None: a one-player game, played by terms alone
+    loss           the adversarial loss, a pair (`ganlab.losses`)
+    terms          {name: Term}: everything else that is minimised (`ganlab.terms`)
+    optimizer      parameters -> optimizer, or {"G": ..., "D": ...}
+    task           what a data batch means; default: `Generate()`, noise to {"real": x}
+    augment        (x, rng) -> x: D sees everything through it
+    ema            how G_ema follows G
+    n_critic       D moves every round, G every `n_critic` rounds
+    micro_batches  each move is accumulated over this many parts of the batch
+    clip_norm      largest gradient norm of a player's move; None: as it is
+    share_fake     both players see the same fakes in a round, made once; otherwise each move draws its own
+    lr_schedule    factor on the learning rates as a function of `seen`, or {"G": ..., "D": ...}; None: constant
+    start, stop    {"G": kimg, "D": kimg}: when a player starts and stops moving
+    log_every      kimg between two points of a curve
+    seed           of everything that belongs to samples; how networks are initialised is the caller's
+
+    Made for precision 32-true, bf16-mixed and 64-true: bare optimizers are stepped here, without a loss scaler.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module | None = None,
+        loss: Loss | None = None,
+        terms: Mapping[str, Term] | None = None,
+        *,
+        optimizer: MakeOptimizer | Mapping[str, MakeOptimizer],
+        task: Task | None = None,
+        augment: nn.Module | None = None,
+        ema: EMA | None = None,
+        n_critic: int = 1, micro_batches: int = 1, clip_norm: float | None = None, share_fake: bool = False,
+        lr_schedule: Schedule | Mapping[str, Schedule | None] | None = None,
+        start: Mapping[str, float] | None = None, stop: Mapping[str, float | None] | None = None,
+        log_every: float = 1.0, seed: int = 0,
+    ):  # fmt: skip
+        super().__init__()
+        self.automatic_optimization = False
+        self.players = ("G",) if discriminator is None else ("D", "G")
+        self.task: Any = task or Generate()
+        self.ema, self.loss, self.augment = ema or EMA(), loss, augment
+        self.G, self.D, self.G_ema = generator, discriminator, self.ema.copy_of(generator)
+        self.terms = nn.ModuleDict(terms or {})
+        self.optimizer, self.lr_schedule = per_player(optimizer), per_player(lr_schedule)
+        self.start, self.stop = start or {}, stop or {}
+        self.every, self.micro_batches, self.clip_norm = {"D": 1, "G": n_critic}, micro_batches, clip_norm
+        self.share_fake, self.log_every, self.seed = share_fake, log_every, seed
+        self.rounds = self.seen = 0  # rounds played; real samples shown to D over all devices: the one clock
+        self.curves = Curves()
+        check_game(self)
+
+    # ------------------------------------------------------------------------------------------------------ the game
+
+    def training_step(self, batches: Any, _: int) -> None:
+        """Plays one round per batch; a loader may serve several at once, in a list."""
+        for batch in batches if isinstance(batches, (list, tuple)) else [batches]:
+            self.round(batch)
+
+    def round(self, batch: Any) -> None:
+        samples = size(batch) * self.trainer.world_size
+        self.curves.measuring = crossed(self.seen, self.seen + samples, self.log_every)
+        for net in (self.G, self.D, self.G_ema):
+            getattr(net, "set_clock", lambda seen: None)(self.seen)
+        made: list[Phase] = []  # with share_fake: D's phase, whose fakes G's phase uses
+        for player in self.players:
+            plays = within(self.start.get(player, 0.0), self.stop.get(player), self.seen)
+            if plays and (self.rounds + 1) % self.every[player] == 0:
+                made = self.move(player, batch, self.rounds // self.every[player], made)
+        self.rounds, self.seen = self.rounds + 1, self.seen + samples
+        if self.rounds % self.every["G"] == 0:
+            self.ema.update(self.G_ema, self.G, samples=samples * self.every["G"])
+
+    def move(self, player: str, batch: Any, number: int, made: list[Phase]) -> list[Phase]:
+        """One optimizer step of one player (its `number`-th), accumulated over micro-batches."""
+        goals: dict[str, Any] = {"adversarial": self.loss, **self.terms}
+        goals = {k: goal for k, goal in goals.items() if goal is not None and goal.due(player, number, self.seen)}
+        if not goals:
+            return made
+        watching: list[Any] = [part for part in (*goals.values(), self.augment) if hasattr(part, "after_move")]
+        n, phases = size(batch), []
+        reseed(seed_of(self.seed, "networks", self.global_rank, player, number), self.device)
+        prepared = made[0].batch if made else self.task.prepare(batch, self.rng("z", player, number, slice(0, n), n))
+        with frozen(self.D if player == "G" else None if self.share_fake else self.G):
+            for rows in micro(n, self.micro_batches):
+                phase = Phase(
+                    player, take(prepared, rows), self.G, self.D, self.task.play, self.augment,
+                    rng=self.rng("phase", player, number, rows, n), seen=self.seen, keep_graph=self.share_fake,
+                    grad_inputs=frozenset().union(*(goal.grad_inputs for goal in goals.values())),
+                )  # fmt: skip
+                if made:
+                    phase.played = made[0].played
+                share = (rows.stop - rows.start) / n
+                losses = {name: goal(phase).mean() for name, goal in goals.items()}
+                total = sum(goals[name].factor(player, self.seen) * loss for name, loss in losses.items())
+                with self.averaging(last=rows.stop == n), torch.autocast(self.device.type, enabled=False):
+                    self.manual_backward(total * share)
+                self.curves.watch(phase, losses, share)
+                phases += [phase] if watching or self.share_fake else []
+        self.step(player)
+        with torch.no_grad():
+            finished = Phase.finished(phases, self.rng("after", player, number, slice(0, n), n)) if watching else None
+            for part in watching:
+                part.after_move(finished)
+        return phases if self.share_fake else []
+
+    def step(self, player: str) -> None:
+        optimizer: Any = self.trainer.optimizers[self.players.index(player)]
+        rate = at(self.lr_schedule[player] or 1.0, self.seen)
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
+        if self.clip_norm is not None or self.curves.measuring:
+            moving = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = nn.utils.get_total_norm([p.grad for p in moving])
+            self.curves.add(f"gradient_norm/{player}", norm)
+            if self.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(moving, self.clip_norm, norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def rng(self, purpose: str, player: str, number: int, rows: slice, n: int) -> BatchRNG:
+        """What `rows` of this process's n samples draw, of the whole run's batch."""
+        first, seed = self.global_rank * n, seed_of(self.seed, purpose, player, number)
+        return BatchRNG(seed, self.trainer.world_size * n, slice(first + rows.start, first + rows.stop), self.device)
+
+    def averaging(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over processes in the last micro-batch only."""
+        strategy: Any = self.trainer.strategy
+        return nullcontext() if last or self.trainer.world_size == 1 else strategy.block_backward_sync()
+
+    # ----------------------------------------------------------------------------------------------------- its results
+
+    def forward(self, inputs: Data, cond: Data = None) -> Data:
+        """G_ema's fakes."""
+        return full(output_of(self.G_ema.eval(), inputs, cond).fake)
+
+    @torch.no_grad()
+    def generate(self, start: int, n: int, seed: int = 0, cond: Data = None) -> Data:
+        """Samples start .. start + n - 1 of G_ema; sample i depends on (seed, i) alone. cond: labels, None to draw."""
+        return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device), cond))
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Any, seed: int = 0) -> dict[str, Data]:
+        """What G_ema makes of a data batch, for tasks whose G starts from data."""
+        prepared = self.task.prepare(batch, BatchRNG(seed, size(batch), slice(None), self.device))
+        fake, real = self.task.play(self.G_ema.eval(), prepared)
+        return {"inputs": prepared.inputs, "real": real, "fake": full(wrap(fake).fake), "cond": prepared.cond}
+
+    # ------------------------------------------------------------------------------------------------------- around it
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        optimizers = []
+        for player in self.players:
+            heads = [term for term in self.terms.values() if term.player == player]  # a term may have trainable parts
+            team = nn.ModuleList([self.G if player == "G" else self.D or nn.Identity(), *heads])
+            optimizers.append(self.optimizer[player]([p for p in team.parameters() if p.requires_grad]))
+        return optimizers
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["clock"] = {"rounds": self.rounds, "seen": self.seen, "curves": self.curves.state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.rounds, self.seen = checkpoint["clock"]["rounds"], checkpoint["clock"]["seen"]
+        self.curves.restore(checkpoint["clock"]["curves"])
+
+
+def per_player(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {"D": value, "G": value}
+
+
+@contextmanager
+def frozen(net: nn.Module | None) -> Iterator[None]:
+    """No gradients for net's parameters; afterwards those that had them have them again."""
+    parameters = [p for p in net.parameters() if p.requires_grad] if net is not None else []
+    try:
+        for p in parameters:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)

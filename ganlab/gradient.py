@@ -1,0 +1,23 @@
+"""Gradients of D's opinion with respect to what it was shown: the only `autograd.grad` in the house."""
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from ganlab.phase import Data, DiscriminatorOutput, full
+
+
+def input_gradient(output: DiscriminatorOutput, x: Data) -> list[Tensor]:
+    """d(sum of all logits)/dx for each tensor of x, itself differentiable, in at least float32.
+
+    The sum runs over samples, patches and sub-discriminators: row i holds sample i's own gradient as long as D does
+    not mix samples.
+    """
+    total = sum((logits.sum() for logits in tree_leaves(output.logits)), torch.zeros(()))
+    gradients = torch.autograd.grad(total, tree_leaves(x), create_graph=True, materialize_grads=True)
+    return [full(g) for g in gradients]
+
+
+def squared_norm(gradients: list[Tensor]) -> Tensor:
+    """[N]: each sample's squared L2 norm, over all its numbers and all tensors of a tuple."""
+    return sum((g.flatten(1).square().sum(1) for g in gradients), torch.zeros((), device=gradients[0].device))

@@ -1,0 +1,118 @@
+"""Adversarial losses: each is a pair, `discriminator(phase)` and `generator(phase)`.
+
+Logits may be a tensor of any shape or a list of them (sub-discriminators); the loss is the mean over all.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ganlab.phase import Phase
+from ganlab.schedule import Schedule, at, within
+
+
+class Loss(nn.Module):
+    """What all pairs share; a pair adds `discriminator(phase)` and `generator(phase)`, each a scalar to minimise.
+
+    weight        {"D": ..., "G": ...}: factor on each player's adversarial loss, 1 where not given
+    start, stop   kimg between which the adversarial loss is played; outside, only terms move the players
+    """
+
+    grad_inputs: frozenset[str] = frozenset()  # a loss that needs input gradients names "fake" or "real", as terms do
+
+    def __init__(
+        self,
+        weight: Mapping[str, float | Schedule] | None = None,
+        start: float = 0.0,
+        stop: float | None = None,
+    ):
+        super().__init__()
+        self.weight = {"D": 1.0, "G": 1.0, **(weight or {})}
+        self.start, self.stop = start, stop
+
+    def due(self, player: str, number: int, seen: int) -> bool:
+        return within(self.start, self.stop, seen)
+
+    def factor(self, player: str, seen: int) -> float:
+        return at(self.weight[player], seen)
+
+    def check(self, gan: Any) -> None:
+        if gan.D is None:
+            raise ValueError("an adversarial loss needs a discriminator: give one, or set loss=none")
+
+    def forward(self, phase: Phase) -> Tensor:
+        """The moving player's half of the pair."""
+        return getattr(self, {"D": "discriminator", "G": "generator"}[phase.player])(phase)
+
+
+def each(f: Callable[..., Tensor], *logits: Tensor | list[Tensor]) -> Tensor:
+    """The mean of f over all logits of one or several sub-discriminators."""
+    return torch.stack([f(*group).mean() for group in zip(*map(tree_leaves, logits), strict=True)]).mean()
+
+
+def pair(real: Callable[[Tensor], Tensor], fake: Callable[[Tensor], Tensor], phase: Phase) -> Tensor:
+    """Mean over the reals plus mean over the fakes."""
+    return each(real, phase.on_real.logits) + each(fake, phase.on_fake.logits)
+
+
+class Minimax(Loss):
+    """min_G max_D  E log s(D(x)) + E log(1 - s(D(G(z))))  (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1)."""
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        return pair(lambda x: F.softplus(-x), F.softplus, phase)
+
+    def generator(self, phase: Phase) -> Tensor:
+        return each(lambda y: -F.softplus(y), phase.on_fake.logits)
+
+
+class NonSaturating(Minimax):
+    """G maximises log s(D(G(z))) instead: the same fixed point, larger gradients early (same paper, section 3)."""
+
+    def generator(self, phase: Phase) -> Tensor:
+        return each(lambda y: F.softplus(-y), phase.on_fake.logits)
+
+
+class LeastSquares(Loss):
+    """1/2 (D(x) - b)^2 + 1/2 (D(G(z)) - a)^2 against 1/2 (D(G(z)) - c)^2  (Mao et al. 2017, arXiv:1611.04076)."""
+
+    def __init__(self, a: float = 0.0, b: float = 1.0, c: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.a, self.b, self.c = a, b, c
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        return pair(lambda x: 0.5 * (x - self.b).square(), lambda y: 0.5 * (y - self.a).square(), phase)
+
+    def generator(self, phase: Phase) -> Tensor:
+        return each(lambda y: 0.5 * (y - self.c).square(), phase.on_fake.logits)
+
+
+class Wasserstein(Loss):
+    """D is a critic without a sigmoid, to be kept Lipschitz by a term (Arjovsky et al. 2017, arXiv:1701.07875)."""
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        return pair(lambda x: -x, lambda y: y, phase)
+
+    def generator(self, phase: Phase) -> Tensor:
+        return each(lambda y: -y, phase.on_fake.logits)
+
+
+class Hinge(Wasserstein):
+    """Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, eq. 16 and 17."""
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        return pair(lambda x: F.relu(1 - x), lambda y: F.relu(1 + y), phase)
+
+
+class Relativistic(Loss):
+    """Each real against one fake: softplus of the difference of their logits (Jolicoeur-Martineau 2019,
+    arXiv:1807.00734; with R1 and R2 in Huang et al. 2024, arXiv:2501.05441, eq. 2)."""
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        return each(lambda x, y: F.softplus(y - x), phase.on_real.logits, phase.on_fake.logits)
+
+    def generator(self, phase: Phase) -> Tensor:
+        return each(lambda x, y: F.softplus(x - y), phase.on_real.logits, phase.on_fake.logits)

@@ -1,0 +1,180 @@
+"""What the game is played with: a `Batch`, what G and D return, and a `Phase`: one player facing one batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map
+
+from ganlab.rng import SampleRNG
+
+Data = Any  # a Tensor, or a (nested) tuple of Tensors: two domains, a frame and a clip, ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch as the game sees it."""
+
+    inputs: Data  # what G starts from: noise, a source image, ...
+    real: Data  # what G must learn to imitate
+    cond: Data = None  # what both players may know of the fakes: a label, a caption, the source image
+    real_cond: Data = None  # what D is told with the reals; None: the same as `cond`
+
+
+@dataclass(frozen=True)
+class GeneratorOutput:
+    """What G makes when that is more than the fakes. D and scores see `fake`, terms may read `aux`."""
+
+    fake: Data
+    aux: Any = None
+
+
+@dataclass(frozen=True)
+class DiscriminatorOutput:
+    """What D says. `logits` is all the game needs; the rest is for the terms that ask for it."""
+
+    logits: Data  # [N, ...], or a list of them, one per sub-discriminator
+    features: Any = field(default_factory=list)  # intermediate activations
+    aux: Any = None  # class logits, recovered codes, embeddings
+
+
+for _kind in (Batch, GeneratorOutput, DiscriminatorOutput):  # so that tree_map reaches into them
+    register_pytree_node(
+        _kind,
+        lambda x: ([getattr(x, f.name) for f in fields(x)], type(x)),
+        lambda children, kind: kind(*children),
+    )
+
+
+def full(x: Data) -> Data:
+    """Raises half precision to float32, for reductions; float64 stays float64."""
+    half = (torch.float16, torch.bfloat16)
+    return tree_map(lambda t: t.float() if isinstance(t, Tensor) and t.dtype in half else t, x)
+
+
+def detach(x: Data) -> Data:
+    return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
+
+
+def size(x: Data) -> int:
+    """Number of samples."""
+    return len(tree_leaves(x)[0])
+
+
+def take(x: Data, rows: slice) -> Data:
+    return tree_map(lambda t: t[rows] if isinstance(t, Tensor) else t, x)
+
+
+def micro(n: int, parts: int) -> list[slice]:
+    """n rows in `parts` slices that differ by at most one."""
+    edges = [n * i // parts for i in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(edges) if b > a]
+
+
+def output_of(G: nn.Module, inputs: Data, cond: Data) -> GeneratorOutput:
+    return wrap(G(inputs) if cond is None else G(inputs, cond))
+
+
+def wrap(output: Any) -> GeneratorOutput:
+    return output if isinstance(output, GeneratorOutput) else GeneratorOutput(output)
+
+
+def join(parts: Sequence[Data]) -> Data:
+    """Concatenates micro-batches; scalars are averaged."""
+
+    def one(*t: Any) -> Any:
+        if not isinstance(t[0], Tensor):
+            return t[0]
+        return torch.cat(t) if t[0].dim() else torch.stack(t).mean()
+
+    return tree_map(one, *parts)
+
+
+@dataclass(eq=False)
+class Phase:
+    """One player facing one batch. What is costly is lazy: a loss or a term pays only for what it reads.
+
+    fake       what G makes of the batch; in D's phase without gradient to G
+    real       what is real (in some games G has a part in it, so `Task.play` makes both)
+    aux        what else G returned
+    on_fake    what D says of the fakes, seen through the augmentation
+    on_real    what D says of the reals, likewise
+    """
+
+    player: str  # "D" or "G": whose move it is
+    batch: Batch
+    G: nn.Module
+    D: nn.Module | None
+    play: Callable[[nn.Module, Batch], tuple[Data, Data]]
+    augment: Callable[[Data, SampleRNG], Data] | None
+    rng: SampleRNG  # for what belongs to the samples of this batch: the alpha of a penalty, ...
+    seen: int = 0  # real samples shown to D before this round, over all devices
+    grad_inputs: frozenset[str] = frozenset()  # of "fake" and "real": what D's phase needs input gradients of
+    keep_graph: bool = False  # in D's phase: keep G's graph, because G's phase will use the same fakes
+
+    @cached_property
+    def played(self) -> tuple[GeneratorOutput, Data]:
+        """What the task made of the batch: G's output and the reals."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (self.player == "G" or self.keep_graph)):
+            fake, real = self.play(self.G, self.batch)
+        return full(wrap(fake)), full(real)
+
+    @cached_property
+    def fake(self) -> Data:
+        return self._seen_by_player("fake", self.played[0].fake)
+
+    @cached_property
+    def real(self) -> Data:
+        return self._seen_by_player("real", self.played[1])
+
+    @property
+    def aux(self) -> Any:
+        return self.played[0].aux
+
+    @cached_property
+    def on_fake(self) -> DiscriminatorOutput:
+        return self.judge(self.fake, self.batch.cond)
+
+    @cached_property
+    def on_real(self) -> DiscriminatorOutput:
+        return self.judge(self.real, self.batch.cond if self.batch.real_cond is None else self.batch.real_cond)
+
+    def judge(self, x: Data, cond: Data = None) -> DiscriminatorOutput:
+        """What D says of x, always through the augmentation, so that G's gradients pass through it too."""
+        assert self.D is not None, "there is no D in this game"
+        x = x if self.augment is None else self.augment(x, self.rng)
+        output = self.D(x) if cond is None else self.D(x, cond)
+        output = output if isinstance(output, DiscriminatorOutput) else DiscriminatorOutput(output)
+        return replace(output, logits=full(output.logits))
+
+    def again(self, **changes: Any) -> "Phase":
+        """The same phase played once more with other parts: `again(D=unrolled)`, `again(inputs=z)`."""
+        of_batch = {k: changes.pop(k) for k in list(changes) if k in {f.name for f in fields(Batch)}}
+        return replace(self, batch=replace(self.batch, **of_batch), **changes)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of x over samples and over all processes."""
+        total = x.detach().float().mean()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(total)
+            total /= torch.distributed.get_world_size()
+        return total
+
+    @classmethod
+    def finished(cls, parts: Sequence["Phase"], rng: SampleRNG) -> "Phase":
+        """The micro-batches of one move as one phase without gradient, with what was computed in all of them."""
+        whole = replace(parts[0], batch=join([p.batch for p in parts]), rng=rng)
+        for name in ("played", "fake", "real", "on_fake", "on_real"):
+            if all(name in vars(p) for p in parts):
+                vars(whole)[name] = join([detach(vars(p)[name]) for p in parts])
+        return whole
+
+    def _seen_by_player(self, name: str, x: Data) -> Data:
+        if self.player == "G":
+            return x
+        wants = name in self.grad_inputs
+        return tree_map(lambda t: t.detach().requires_grad_(wants and t.is_floating_point()), x)

@@ -1,0 +1,89 @@
+"""Tasks: what the data serves becomes what the game is played with."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.phase import Batch, Data, output_of
+from ganlab.rng import SampleRNG
+
+
+class Task(nn.Module, ABC):
+    """Knows the keys of a data batch. A task with state (a pool of past fakes) keeps it in buffers."""
+
+    @abstractmethod
+    def prepare(self, batch: dict[str, Any], rng: SampleRNG) -> Batch:
+        """Makes the game's batch; touches no network."""
+
+    def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
+        """(fake, real) as D will see them; `fake` may be a GeneratorOutput."""
+        return output_of(G, batch.inputs, batch.cond), batch.real
+
+    def show(self, x: Data) -> Tensor:
+        """x as pictures [N, C, H, W] in [-1, 1]."""
+        return points_as_picture(x) if x.dim() == 2 and x.shape[1] == 2 else x
+
+
+class Generate(Task):
+    """From noise to data.
+
+    z_dim         length of the noise; None: G's own `z_dim`
+    z             "normal", or "uniform" in [-1, 1]
+    classes       number of labels: both players are told the label; None: they are not, even where the data has labels
+    labels        of the fakes: "data", the labels of the batch's reals; "uniform", drawn on their own
+    frequencies   how often each label occurs, for samples made without data; None: equally often
+    """
+
+    def __init__(
+        self,
+        z_dim: int | None = None,
+        z: Literal["normal", "uniform"] = "normal",
+        classes: int | None = None,
+        labels: Literal["data", "uniform"] = "data",
+        frequencies: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        if z not in ("normal", "uniform"):
+            raise ValueError(f"task.z={z!r}: must be normal or uniform")
+        if labels not in ("data", "uniform"):
+            raise ValueError(f"task.labels={labels!r}: must be data or uniform")
+        self.z_dim, self.z, self.classes, self.labels = z_dim, z, classes, labels
+        self.frequencies = list(frequencies) if frequencies is not None and labels == "data" else None
+
+    def check(self, gan: Any) -> None:
+        self.z_dim = self.z_dim or getattr(gan.G, "z_dim", None)
+        if not self.z_dim:
+            raise ValueError("the length of the noise is not known: give Generate(z_dim=...) or let G have a z_dim")
+
+    def noise(self, rng: SampleRNG) -> Tensor:
+        assert self.z_dim is not None
+        return rng.normal(self.z_dim) if self.z == "normal" else 2 * rng.uniform(self.z_dim) - 1
+
+    def prepare(self, batch: dict[str, Any], rng: SampleRNG) -> Batch:
+        z, real = self.noise(rng), batch["real"]
+        if self.classes is None:
+            return Batch(z, real)
+        if self.labels == "data":
+            return Batch(z, real, batch["label"])
+        return Batch(z, real, rng.integers(self.classes), batch["label"])
+
+    def draw(self, rng: SampleRNG, cond: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(inputs, cond) for making samples without data."""
+        z = self.noise(rng)
+        if self.classes is not None and cond is None:
+            cond = rng.choice(self.frequencies) if self.frequencies else rng.integers(self.classes)
+        return z, cond
+
+
+def points_as_picture(x: Tensor, extent: float = 1.5, resolution: int = 128) -> Tensor:
+    """[N, 2] points in the plane -> one picture [1, 1, resolution, resolution] in [-1, 1] of how densely they lie."""
+    cell = ((x / extent + 1) / 2 * resolution).floor().long()
+    cell = cell[((cell >= 0) & (cell < resolution)).all(1)]
+    counts = torch.zeros(resolution, resolution, device=x.device)
+    counts.index_put_(
+        (resolution - 1 - cell[:, 1], cell[:, 0]), torch.ones(len(cell), device=x.device), accumulate=True
+    )
+    return (2 * (counts / 3).clamp(max=1) - 1)[None, None]
