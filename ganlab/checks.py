@@ -1,5 +1,8 @@
 """What can't work is refused before anything is trained: each message names the key, what was given and the fix."""
 
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 
@@ -33,3 +36,124 @@ def check_game(gan: Any) -> None:
     for part in (gan.task, gan.loss, *gan.terms.values(), gan.augment):
         if hasattr(part, "check"):
             part.check(gan)
+
+
+# what Lightning's Trainer takes, and what is its place here
+REFUSED = {
+    "max_steps": "max_kimg, or g_steps for G's moves (Lightning would count the optimizer steps of both players)",
+    "min_steps": "max_kimg",
+    "max_epochs": "max_kimg (thousands of samples)",
+    "min_epochs": "max_kimg",
+    "limit_train_batches": "max_kimg",
+    "overfit_batches": "a smaller set",
+    "accumulate_grad_batches": "micro_batches (Lightning can't accumulate for two players)",
+    "gradient_clip_val": "clip_norm (Lightning can't clip for two players)",
+    "gradient_clip_algorithm": "clip_norm",
+    "log_every_n_steps": "log_every (kimg)",
+    "val_check_interval": "metrics.every (kimg)",
+    "check_val_every_n_epoch": "metrics.every (kimg)",
+    "limit_val_batches": "metrics.enabled",
+    "num_sanity_val_steps": "metrics.every (kimg)",
+    "fast_dev_run": "a small max_kimg",
+    "callbacks": "the group callbacks",
+    "logger": "the group logger",
+    "default_root_dir": "hydra.run.dir",
+    "enable_checkpointing": "callbacks.checkpoint",
+    "enable_progress_bar": "callbacks.progress",
+    "enable_model_summary": "nothing",
+    "use_distributed_sampler": "nothing: samples are shared out by ganlab",
+    "reload_dataloaders_every_n_epochs": "nothing",
+    "plugins": "trainer.precision",
+}
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+STRATEGIES = ("auto", "ddp_find_unused_parameters_true")
+
+
+def check_keys(settings: Mapping[str, Any], known: Mapping[str, Collection[str]], locate: Callable[[str], Any]) -> None:
+    """Refuses keys that nothing would read.
+
+    known    {"": top-level keys, group: keys of a group without a target}
+    locate   a target's name -> what it names
+
+    Raises:
+        ValueError: names the key and the nearest known one
+    """
+    refuse_unknown("", settings, known[""])
+    for group, node in settings.items():
+        if group in known:
+            refuse_unknown(group, node or {}, known[group])
+        check_targets(group, node, locate)
+
+
+def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
+    """The same for arguments of whatever has a `_target_`, at any depth."""
+    if isinstance(node, (list, tuple)):
+        for i, child in enumerate(node):
+            check_targets(f"{path}.{i}", child, locate)
+    if not isinstance(node, Mapping):
+        return
+    if "_target_" in node:
+        allowed = arguments_of(locate(node["_target_"]))
+        if allowed is not None:
+            refuse_unknown(path, node, {*allowed, "_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
+    for key, child in node.items():
+        check_targets(f"{path}.{key}", child, locate)
+
+
+def arguments_of(target: Callable[..., Any]) -> set[str] | None:
+    """Names of all keyword arguments, those that a class hands to its bases included; None: anything goes."""
+    names: set[str] = set()
+    steps = [c.__init__ for c in target.__mro__ if "__init__" in vars(c)] if inspect.isclass(target) else [target]
+    for step in steps:
+        parameters = inspect.signature(step).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"}
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            return names
+    return None
+
+
+def refuse_unknown(path: str, given: Iterable[str], known: Collection[str]) -> None:
+    for key in given:
+        if key not in known:
+            full = f"{path}.{key}" if path else key
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {path + '.' if path else ''}{near[0]}? " if near else ""
+            shown = ", ".join(sorted(k for k in known if not k.startswith("_")))
+            raise ValueError(f"{full}: there is no such key; {hint}Known here: {shown}")
+
+
+def check_run(settings: Mapping[str, Any], processes: int, gpus: int) -> None:
+    """Refuses what a GAN can't be trained with, and splits of the batch that are not even.
+
+    processes   on this machine
+    gpus        of this machine, 0 if they are not to be used
+
+    Raises:
+        ValueError: names the key and what to use instead
+    """
+    trainer = settings["trainer"]
+    for key, instead in REFUSED.items():
+        if trainer.get(key) is not None:
+            raise ValueError(f"trainer.{key}={trainer[key]} is not used here; use {instead}")
+    precision, strategy = str(trainer["precision"]), trainer["strategy"]
+    if precision not in PRECISIONS:
+        why = "float16 needs a loss scaler, which two players and gradient penalties upset; " if "16" in precision else ""
+        raise ValueError(f"trainer.precision={precision}: {why}use one of {', '.join(PRECISIONS)}")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"trainer.strategy={strategy}: two players need {STRATEGIES[1]}, which auto chooses")
+    if processes < 1 or (gpus and processes > gpus):
+        raise ValueError(
+            f"trainer.devices={trainer['devices']}, and this machine has {gpus} GPU(s): use trainer.devices={max(1, gpus)}, "
+            "or trainer.accelerator=cpu for processes that share the CPU"
+        )
+    batch, parts = settings["data"]["batch_size"], settings["micro_batches"]
+    world = processes * trainer["num_nodes"]
+    if batch % (world * parts):
+        step = world * parts
+        fits = [n for n in (batch // step * step, (batch // step + 1) * step) if n]
+        raise ValueError(
+            f"data.batch_size={batch} is of the whole run and does not divide evenly over {world} process(es) x "
+            f"micro_batches={parts}: use {' or '.join(map(str, fits))}"
+        )
+    if settings["metrics"]["enabled"] and not settings["metrics"]["scores"]:
+        raise ValueError("metrics.scores is empty: name a score, or set metrics.enabled=false")

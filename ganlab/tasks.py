@@ -24,7 +24,7 @@ class Task(nn.Module, ABC):
 
     def show(self, x: Data) -> Tensor:
         """x as pictures [N, C, H, W] in [-1, 1]."""
-        return points_as_picture(x) if x.dim() == 2 and x.shape[1] == 2 else x
+        return x
 
 
 class Generate(Task):
@@ -35,6 +35,7 @@ class Generate(Task):
     classes       number of labels: both players are told the label; None: they are not, even where the data has labels
     labels        of the fakes: "data", the labels of the batch's reals; "uniform", drawn on their own
     frequencies   how often each label occurs, for samples made without data; None: equally often
+    extent        half the width of the picture that `show` draws of points in the plane
     """
 
     def __init__(
@@ -44,13 +45,14 @@ class Generate(Task):
         classes: int | None = None,
         labels: Literal["data", "uniform"] = "data",
         frequencies: Sequence[float] | None = None,
+        extent: float = 1.5,
     ):
         super().__init__()
         if z not in ("normal", "uniform"):
             raise ValueError(f"task.z={z!r}: must be normal or uniform")
         if labels not in ("data", "uniform"):
             raise ValueError(f"task.labels={labels!r}: must be data or uniform")
-        self.z_dim, self.z, self.classes, self.labels = z_dim, z, classes, labels
+        self.z_dim, self.z, self.classes, self.labels, self.extent = z_dim, z, classes, labels, extent
         self.frequencies = list(frequencies) if frequencies is not None and labels == "data" else None
 
     def check(self, gan: Any) -> None:
@@ -77,13 +79,14 @@ class Generate(Task):
             cond = rng.choice(self.frequencies) if self.frequencies else rng.integers(self.classes)
         return z, cond
 
+    def show(self, x: Tensor) -> Tensor:
+        return points_as_picture(x, self.extent) if x.dim() == 2 else x
 
-def points_as_picture(x: Tensor, extent: float = 1.5, resolution: int = 128) -> Tensor:
+
+def points_as_picture(x: Tensor, extent: float, resolution: int = 256) -> Tensor:
     """[N, 2] points in the plane -> one picture [1, 1, resolution, resolution] in [-1, 1] of how densely they lie."""
-    cell = ((x / extent + 1) / 2 * resolution).floor().long()
+    cell = ((x[:, :2] / extent + 1) / 2 * resolution).floor().long()
     cell = cell[((cell >= 0) & (cell < resolution)).all(1)]
     counts = torch.zeros(resolution, resolution, device=x.device)
-    counts.index_put_(
-        (resolution - 1 - cell[:, 1], cell[:, 0]), torch.ones(len(cell), device=x.device), accumulate=True
-    )
-    return (2 * (counts / 3).clamp(max=1) - 1)[None, None]
+    counts.index_put_((resolution - 1 - cell[:, 1], cell[:, 0]), torch.ones(len(cell), device=x.device), accumulate=True)
+    return 2 * (counts / 3).clamp(max=1)[None, None] - 1

@@ -484,9 +484,9 @@ def test_show_draws_points_and_passes_images_through():
     image = torch.rand(2, 3, 8, 8)
     assert task.show(image) is image
     picture = task.show(torch.tensor([[0.0, 0.0], [1.4, 1.4], [99.0, 0.0]]))
-    assert picture.shape == (1, 1, 128, 128)
+    assert picture.shape == (1, 1, 256, 256)
     assert (picture > -1).sum() == 2  # the point outside is left out
-    assert picture[0, 0, 4, 123] > -1  # up and to the right
+    assert picture[0, 0, 8, 247] > -1  # up and to the right
 
 
 def test_curves_hold_every_loss_by_player_and_are_means():

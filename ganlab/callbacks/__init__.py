@@ -1,0 +1,1 @@
+"""What happens besides the game, when the clock says."""

@@ -1,0 +1,91 @@
+"""Curves and the progress bar."""
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from tqdm import tqdm
+
+from ganlab.callbacks.clock import Every
+
+
+class LogCurves(Every):
+    """Sends the step's curves to all loggers; their x axis is kimg.
+
+    sec_per_kimg is training alone: what other callbacks take (scores, pictures, checkpoints) is left out.
+    """
+
+    def on_train_start(self, trainer: Any, gan: Any) -> None:
+        super().on_train_start(trainer, gan)
+        self.training = self.kimg = 0.0  # seconds, and what was trained in them
+        self._mark(trainer, gan)
+
+    def _mark(self, trainer: Any, gan: Any) -> None:
+        others = sum(c.seconds for c in trainer.callbacks if isinstance(c, Every) and c is not self)
+        self.since = (time.perf_counter(), others, gan.seen)
+
+    def act(self, trainer: Any, gan: Any) -> None:
+        curves = gan.curves.read()  # waits for the device
+        then, others, seen = self.since
+        self._mark(trainer, gan)
+        if gan.seen > seen:
+            training = self.since[0] - then - (self.since[1] - others)
+            curves["speed/sec_per_kimg"] = 1000 * training / (gan.seen - seen)
+            self.training, self.kimg = self.training + training, self.kimg + (gan.seen - seen) / 1000
+        for player, optimizer in zip(gan.players, trainer.optimizers, strict=True):
+            curves[f"lr/{player}"] = float(optimizer.param_groups[0]["lr"])
+        record(trainer, gan, curves)
+
+
+def record(trainer: Any, gan: Any, values: dict[str, float]) -> None:
+    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last ones."""
+    trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+    for logger in trainer.loggers:
+        logger.log_metrics({"kimg": gan.seen / 1000, **values}, step=round(gan.seen / 1000))
+
+
+class Progress(L.Callback):
+    """A bar that counts kimg: done, seconds each, time left, losses, the last score.
+
+    max_kimg   where it ends
+    monitor    part of the name of the score to show
+    """
+
+    def __init__(self, max_kimg: float, monitor: str = ""):
+        self.max_kimg, self.monitor, self.bar = max_kimg, monitor, None
+        self.drawn = 0.0
+
+    def on_train_start(self, trainer: Any, gan: Any) -> None:
+        if trainer.is_global_zero:
+            terminal = sys.stderr.isatty()
+            self.bar = tqdm(
+                total=self.max_kimg, initial=gan.seen / 1000, desc="training", mininterval=0.2 if terminal else 15,
+                bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n:.1f}/{total:g} kimg, {rate_inv_fmt}, {remaining} left{postfix}",
+                unit="kimg",
+            )  # fmt: skip
+
+    def on_train_batch_end(self, trainer: Any, gan: Any, *_: Any) -> None:
+        if self.bar is not None and time.monotonic() - self.drawn > 0.1:
+            self.drawn = time.monotonic()
+            latest = trainer.callback_metrics
+            names = {f"loss/{p}/adversarial": p for p in gan.players} | {
+                k: k.removeprefix("score/") for k in latest if k.startswith(f"score/{self.monitor}") and self.monitor
+            }
+            self.bar.set_postfix_str(", ".join(f"{v} {latest[k]:.3g}" for k, v in names.items() if k in latest), False)
+            self.bar.update(gan.seen / 1000 - self.bar.n)
+
+    def on_train_end(self, trainer: Any, gan: Any) -> None:
+        self.drawn = 0.0
+        self.on_train_batch_end(trainer, gan)
+        self._close()
+
+    def on_exception(self, trainer: Any, gan: Any, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.refresh()
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,128 @@
+"""Checkpoints: written whole or not at all, read without unpickling, and a generator built from one without trust."""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import nn
+
+from ganlab.files import atomic
+
+FORMAT = 1
+
+
+class AtomicIO(TorchCheckpointIO):
+    """How Lightning writes checkpoints here: to a temporary file that takes the old one's place when it is complete."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with atomic(path) as file:
+            torch.save(checkpoint, file)
+
+
+def sync_buffers(gan: Any) -> None:
+    """Gives every process rank 0's buffers (batch norm's statistics differ): before scores and checkpoints."""
+    if gan.trainer.world_size > 1:
+        for buffer in gan.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def save(trainer: Any, path: str | Path) -> None:
+    """Everything that a run needs to go on. Every process must call it."""
+    sync_buffers(trainer.lightning_module)
+    trainer.save_checkpoint(path)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, read without running anything that it holds.
+
+    Raises:
+        ValueError: there is no such file, it is damaged, or it is no checkpoint of ganlab
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint={path}: there is no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"checkpoint={path} can't be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or "ganlab" not in content or "clock" not in content:
+        raise ValueError(f"checkpoint={path} was not written by ganlab")
+    if content["ganlab"]["format"] > FORMAT:
+        raise ValueError(f"checkpoint={path} was written by ganlab {content['ganlab']['version']}, newer than this one")
+    return content
+
+
+def find(resume: str | None) -> str | None:
+    """The checkpoint that `resume` means: a file, or the last one of a run's folder.
+
+    Raises:
+        ValueError: there is none
+    """
+    if resume is None:
+        return None
+    path = Path(resume).expanduser()
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"resume={resume}: there is no checkpoint at {path}")
+    return str(path)
+
+
+def build(config: Any, allowed: Sequence[str], what: str) -> Any:
+    """The object that a stored config describes; such a config is data from somebody else, not trusted.
+
+    Only a class defined in one of the `allowed` packages is called, with plain values.
+
+    Raises:
+        ValueError: the config names anything else
+    """
+    if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
+        raise ValueError(f"the checkpoint's {what} names no class")
+    target = config["_target_"]
+    arguments = {k: v for k, v in config.items() if k != "_target_"}
+    if any(k.startswith("_") for k in arguments) or not plain(arguments):
+        raise ValueError(f"the checkpoint's {what} ({target}) has arguments that are not plain values")
+    inside = lambda module: any(module == p or module.startswith(p + ".") for p in allowed)
+    module, _, name = target.rpartition(".")
+    refused = ValueError(
+        f"the checkpoint's {what} is {target}, which is not ganlab's own. If you trust that package and it is "
+        f"installed here, say so: trust=[{target.split('.')[0]}]"
+    )
+    if not inside(module):
+        raise refused
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the checkpoint's {what} is {target}, which can't be found here: {error}") from None
+    if not inspect.isclass(found) or not inside(found.__module__):  # not what merely is imported there
+        raise refused
+    return found(**arguments)
+
+
+def plain(value: Any) -> bool:
+    """Whether it is made of numbers, text, None, lists and dicts alone, with no interpolation and no target in it."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and k != "_target_" and plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(plain, value))
+    return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
+
+
+def generator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """(G_ema, task, config) of a checkpoint, on the CPU and ready to make samples.
+
+    trust   packages, besides ganlab, whose classes may be built
+
+    Raises:
+        ValueError: see `load` and `build`
+    """
+    content = load(path)
+    config = content["ganlab"]["config"]
+    G = build(config["generator"], ("ganlab.models", *trust), "generator")
+    task = build(config["task"], ("ganlab.tasks", *trust), "task")
+    state = {k.removeprefix("G_ema."): v for k, v in content["state_dict"].items() if k.startswith("G_ema.")}
+    G.load_state_dict(state)
+    return G.eval().requires_grad_(False), task, config

@@ -1,0 +1,177 @@
+"""The user's own images: a folder, its class subfolders being the labels."""
+
+import hashlib
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+from ganlab.data.images import GIB, Images, as_channels, cover
+from ganlab.data.rounds import InMemory, Samples
+from ganlab.files import Remote, Unavailable, atomic, cache_folder, fetch
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+
+
+class Folder(Images):
+    """Every image below `root`. If none lies in `root` itself, each of its subfolders is a class.
+
+    size       needed unless all images have the same size
+    channels   None: 1 if all are grey, else 3; transparency is laid over white unless channels is 2 or 4
+    """
+
+    def __init__(self, root: str | None = None, **kwargs: Any):
+        super().__init__(root, **kwargs)
+        self.paths: list[Path] = []
+        self.labels: list[int] | None = None
+
+    def check(self) -> None:
+        super().check()
+        if self.root is None:
+            raise ValueError("data.root is not set: give the folder of images, as in data.root=my/pictures")
+
+    def list(self) -> None:
+        """Finds the images and their classes.
+
+        Raises:
+            Unavailable: there is no such folder, or fewer than two images in it
+        """
+        assert self.root is not None
+        if not self.root.is_dir():
+            raise Unavailable(f"data.root={self.root}: there is no such folder")
+        found = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+        if len(found) < 2:
+            kinds = " ".join(sorted(EXTENSIONS))
+            raise Unavailable(f"data.root={self.root}: {len(found)} images found in it, at least 2 are needed ({kinds})")
+        self.paths = found
+        if all(p.parent != self.root for p in found):
+            of = [p.relative_to(self.root).parts[0] for p in found]
+            self.class_names = sorted(set(of))
+            self.classes = len(self.class_names)
+            index = {name: i for i, name in enumerate(self.class_names)}
+            self.labels = [index[name] for name in of]
+            counts = Counter(self.labels)
+            if len(set(counts.values())) > 1:
+                self.frequencies = [counts[i] / len(found) for i in range(self.classes)]
+
+    def measure(self) -> None:
+        if self.native is not None:
+            return
+        self.list()
+        sizes, grey = Counter[tuple[int, int]](), True
+        for path in tqdm(self.paths, desc="sizes", unit="image", disable=len(self.paths) < 2000, leave=False):
+            with opened(path) as image:
+                sizes[image.height, image.width] += 1
+                grey &= image.mode in ("1", "L", "LA", "I;16", "I;16B", "I", "F")
+        if self.size is None and len(sizes) > 1:
+            common = ", ".join(f"{h}x{w} ({n} times)" for (h, w), n in sizes.most_common(3))
+            raise ValueError(
+                f"data.size is not set, and the images in {self.root} have {len(sizes)} different sizes: "
+                f"{common}. Say which one to train at, as in data.size=64"
+            )
+        self.native = (1 if grey else 3, *sizes.most_common(1)[0][0])
+
+    def read(self, split: str) -> tuple[Tensor, Tensor | None]:
+        samples = self.on_disk(split)
+        return samples.all(), samples.label
+
+    def on_disk(self, split: str) -> "OnDisk":
+        shape = self.facts()["shape"]
+        if split == "test":
+            raise Unavailable("a folder of images has no test part")
+        return OnDisk(self.paths, None if self.labels is None else torch.tensor(self.labels), shape)
+
+    def load(self, split: str) -> Samples:
+        samples = self.on_disk(split)
+        return InMemory(samples.all(), samples.label) if samples.nbytes <= self.memory * GIB else samples
+
+
+class CelebA(Folder):
+    """202,599 aligned faces, 178x218 (Liu et al. 2015, arXiv:1411.7766), without labels. Its owners serve it from a
+    place that scripts can't read: put img_align_celeba.zip, or the folder in it, into `root`."""
+
+    archive = Remote("img_align_celeba.zip", (), "md5:00d2c5bc6d35e252742224ab0c1e8fcb")
+
+    def list(self) -> None:
+        assert self.root is not None
+        folder = self.root / "img_align_celeba"
+        if not folder.is_dir() and not any(self.root.glob("*.jpg")):
+            hint = "From https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, 'Align&Cropped Images'."
+            with zipfile.ZipFile(fetch(self.archive, self.root, hint)) as archive:
+                archive.extractall(self.root)
+        self.root = folder if folder.is_dir() else self.root
+        super().list()
+
+
+class OnDisk:
+    """Image files, read when asked for."""
+
+    def __init__(self, paths: Sequence[Path], label: Tensor | None, shape: Sequence[int]):
+        self.paths, self.label, self.shape = paths, label, shape
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.paths) * int(np.prod(self.shape))
+
+    def take(self, indices: Tensor) -> dict[str, Tensor]:
+        real = torch.stack([decode(self.paths[i], self.shape) for i in indices.tolist()])
+        return {"real": real} | ({} if self.label is None else {"label": self.label[indices]})
+
+    def all(self) -> Tensor:
+        """uint8 [N, *shape], decoded once and kept in the cache folder as long as no file changes."""
+        key = hashlib.blake2b(repr(list(self.shape)).encode(), digest_size=16)
+        for path in self.paths:
+            stat = path.stat()
+            key.update(f"{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns};".encode())
+        cached = cache_folder("decoded") / f"{key.hexdigest()}.npy"
+        if not cached.exists():
+            with ThreadPoolExecutor() as pool:
+                images = pool.map(lambda path: decode(path, self.shape), self.paths)
+                bar = tqdm(images, desc="reading images", total=len(self), unit="image", disable=len(self) < 2000)
+                array = np.stack([image.numpy() for image in bar])
+            with atomic(cached) as file:
+                np.save(file, array)
+        return torch.from_numpy(np.load(cached))
+
+
+def opened(path: Path) -> Image.Image:
+    """The image, not decoded yet.
+
+    Raises:
+        Unavailable: the file can't be read as an image
+    """
+    try:
+        return Image.open(path)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise Unavailable(f"{path} can't be read as an image ({error}): remove or repair it") from None
+
+
+def decode(path: Path, shape: Sequence[int]) -> Tensor:
+    """uint8 [C, H, W] of the first frame, upright as its EXIF data say."""
+    channels, *size = shape
+    with opened(path) as image:
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except OSError as error:
+            raise Unavailable(f"{path} can't be read as an image ({error}): remove or repair it") from None
+        if upright.mode in ("I;16", "I;16B", "I", "F"):  # deep grey: the file's 16 bits become 8
+            deep = np.asarray(upright).astype(np.float64)
+            x = torch.from_numpy((deep / 257).round().clip(0, 255).astype(np.uint8))[None]
+        else:
+            alpha = "A" in upright.getbands() or "transparency" in upright.info
+            grey = upright.mode in ("1", "L", "LA")
+            mode = ("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB")
+            x = torch.from_numpy(np.array(upright.convert(mode)))
+            x = x[None] if x.dim() == 2 else x.permute(2, 0, 1)
+    return cover(as_channels(x[None], channels), size)[0]

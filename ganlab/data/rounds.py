@@ -1,0 +1,211 @@
+"""The order in which samples are shown: a pure function of (seed, epoch), whatever the devices, workers and restarts."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ganlab.rng import seed_of
+from ganlab.schedule import samples
+
+
+class Samples(Protocol):
+    """A set of samples, in memory or on disk."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> dict[str, Tensor]:
+        """{"real": uint8 [n, C, H, W] or float, "label": int64 [n] where there are labels}"""
+
+
+class InMemory:
+    """All samples in one tensor, moved to the device that uses them."""
+
+    def __init__(self, real: Tensor, label: Tensor | None = None):
+        self.real, self.label = real, label
+
+    def __len__(self) -> int:
+        return len(self.real)
+
+    def to(self, device: torch.device | str) -> "InMemory":
+        return InMemory(self.real.to(device), None if self.label is None else self.label.to(device))
+
+    def take(self, indices: Tensor) -> dict[str, Tensor]:
+        indices = indices.to(self.real.device)
+        return {"real": self.real[indices]} | ({} if self.label is None else {"label": self.label[indices]})
+
+
+class DataModule(L.LightningDataModule):
+    """A set of samples, served in rounds.
+
+    batch_size   samples per round, over all devices
+    rounds       rounds served at once at most
+    flip         mirror each sample left to right with probability 1/2
+    """
+
+    def __init__(self, batch_size: int, rounds: int, seed: int, flip: bool = False, workers: int = 0):
+        super().__init__()
+        for key, value in (("data.batch_size", batch_size), ("speed.rounds", rounds)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
+        self.batch_size, self.rounds, self.seed, self.flip, self.workers = batch_size, rounds, seed, flip, workers
+        self.events: list[float] = []  # kimg: see Rounds
+        self._splits: dict[str, Samples] = {}
+
+    @abstractmethod
+    def load(self, split: str) -> Samples:
+        """A split's samples, on the CPU."""
+
+    def split(self, name: str) -> Samples:
+        """A split's samples, on the CPU, loaded when first asked for."""
+        if name not in self._splits:
+            self._splits[name] = self.load(name)
+        return self._splits[name]
+
+    def fingerprint(self, split: str) -> str:
+        """16 hex digits that change when the samples do: of their number and of up to 4,096 spread over the set."""
+        samples = self.split(split)
+        content = hashlib.blake2b(str(len(samples)).encode(), digest_size=8)
+        for value in samples.take(torch.arange(0, len(samples), max(1, len(samples) // 4096))).values():
+            content.update(repr(tuple(value.shape)).encode() + value.numpy().tobytes())
+        return content.hexdigest()
+
+    def prepare_data(self) -> None:
+        self.split("train")
+
+    def train_dataloader(self) -> "Rounds":
+        trainer: Any = self.trainer
+        device, samples = trainer.strategy.root_device, self.split("train")
+        return Rounds(
+            samples.to(device) if isinstance(samples, InMemory) else samples,
+            Order(len(samples), self.batch_size, self.seed, self.flip),
+            device=device, rank=trainer.global_rank, world=trainer.world_size, workers=self.workers,
+            start=getattr(trainer.lightning_module, "rounds", 0), at_once=self.rounds, events=self.events,
+        )  # fmt: skip
+
+
+class Order:
+    """Which samples, and which of them mirrored, make up round r. Epochs follow one another without a gap, so that a
+    round may hold the end of one and the beginning of the next, and a set smaller than a batch works too."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, flip: bool = False):
+        self.count, self.batch_size, self.seed, self.flip = count, batch_size, seed, flip
+        self._epoch = lru_cache(maxsize=3)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+        order = torch.randperm(self.count, generator=generator)
+        return order, torch.rand(self.count, generator=generator) < (0.5 if self.flip else 0.0)
+
+    def round(self, number: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """(indices, whether mirrored) of these rows of the whole run's batch."""
+        start, pieces = number * self.batch_size, []
+        stop = start + self.batch_size
+        for epoch in range(start // self.count, (stop - 1) // self.count + 1):
+            order, mirrored = self._epoch(epoch)
+            piece = slice(max(start - epoch * self.count, 0), min(stop - epoch * self.count, self.count))
+            pieces.append((order[piece], mirrored[piece]))
+        order, mirrored = (torch.cat(p)[rows] for p in zip(*pieces, strict=True))
+        return order, mirrored
+
+
+class Rounds:
+    """Serves rounds, up to `at_once` in a list, cut where the clock passes an event.
+
+    samples    the set; in memory it is on the device already
+    start      number of the first round
+    events     kimg periods after which somebody wants to act: no list goes past a multiple of one
+    rank, world   this process serves its rows of each batch of `order`
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        order: Order,
+        *,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
+        at_once: int = 1,
+        events: Sequence[float] = (),
+        workers: int = 0,
+    ):
+        self.samples, self.order, self.device, self.start = samples, order, device, start
+        self.at_once, self.events, self.workers = at_once, events, workers
+        share = order.batch_size // world
+        self.rows = slice(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return 1 << 40  # the run's budget ends it; a length keeps Lightning from reading one ahead
+
+    def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
+        number, served = self.start, self._served()
+        while True:
+            n = self.until_event(number)
+            yield [next(served) for _ in range(n)]
+            number += n
+
+    def until_event(self, number: int) -> int:
+        """How many rounds from `number` on go into one list."""
+        size, seen = self.order.batch_size, number * self.order.batch_size
+        left = [(samples(every) - seen % samples(every) + size - 1) // size for every in self.events]
+        return min([self.at_once, *left])
+
+    def _served(self) -> Iterator[dict[str, Tensor]]:
+        number = self.start
+        for batch in self._taken():
+            _, mirrored = self.order.round(number, self.rows)
+            yield as_input({k: v.to(self.device, non_blocking=True) for k, v in batch.items()}, mirrored)
+            number += 1
+
+    def _taken(self) -> Iterator[dict[str, Tensor]]:
+        if isinstance(self.samples, InMemory):
+            number = self.start
+            while True:
+                yield self.samples.take(self.order.round(number, self.rows)[0])
+                number += 1
+        else:
+            pin, prefetch = self.device.type == "cuda", 4 if self.workers else None
+            indices = _Indices(self.order, self.rows, self.start)
+            yield from DataLoader(
+                _Taking(self.samples), sampler=indices, batch_size=None, num_workers=self.workers,
+                pin_memory=pin, prefetch_factor=prefetch, persistent_workers=self.workers > 0,
+            )  # fmt: skip
+
+
+class _Indices:
+    def __init__(self, order: Order, rows: slice, start: int):
+        self.order, self.rows, self.start = order, rows, start
+
+    def __iter__(self) -> Iterator[Tensor]:
+        number = self.start
+        while True:
+            yield self.order.round(number, self.rows)[0]
+            number += 1
+
+
+class _Taking(Dataset):
+    """A set of samples as DataLoader workers want it: one index is a whole batch."""
+
+    def __init__(self, samples: Samples):
+        self.samples = samples
+
+    def __getitem__(self, indices: Any) -> dict[str, Tensor]:
+        return self.samples.take(indices)
+
+
+def as_input(batch: dict[str, Tensor], mirrored: Tensor | None = None) -> dict[str, Tensor]:
+    """uint8 images become float in [-1, 1], mirrored left to right where `mirrored`; other tensors stay as they are."""
+    x = batch["real"]
+    if x.dtype == torch.uint8:
+        if mirrored is not None and mirrored.any():
+            x = torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(-1), x)
+        x = x.to(torch.get_default_dtype()).div_(127.5).sub_(1)
+    return {**batch, "real": x}

@@ -1,0 +1,74 @@
+"""Processes: one fresh group for each run that needs one, so that runs of a sweep never share any.
+
+Workers get plain values and a function, never Hydra. Under torchrun or SLURM, which start processes themselves, nothing
+is started here.
+"""
+
+import os
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+class WorkerFailed(RuntimeError):
+    """A process of the group ended with an error; the message is that of the first."""
+
+
+def started_by_others() -> bool:
+    """Whether torchrun, SLURM or the like started this process as one of several."""
+    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def gpus(accelerator: str) -> int:
+    """How many GPUs a run may use; does not initialise CUDA."""
+    return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+
+
+def processes(trainer: Mapping[str, Any]) -> int:
+    """How many processes on this machine `trainer.devices` asks for.
+
+    Raises:
+        ValueError: it is no number, list or "auto"
+    """
+    devices = trainer["devices"]
+    if devices in ("auto", -1):
+        return max(1, gpus(trainer["accelerator"]))
+    if isinstance(devices, list):
+        return len(devices)
+    if isinstance(devices, int) and devices > 0:
+        return devices
+    raise ValueError(f"trainer.devices={devices!r}: must be a number of at least 1, a list of GPUs, or auto")
+
+
+def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
+    """function(*arguments) in `processes` fresh processes that form one group; returns what rank 0 returned.
+
+    Raises:
+        WorkerFailed: with the error of the process that failed first; the others are stopped
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", local_addr="127.0.0.1", max_restarts=0, start_method="spawn", monitor_interval=0.1,
+    )  # fmt: skip
+    try:
+        return elastic_launch(config, _work)(function, arguments, processes)[0]
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise WorkerFailed(f"process {rank} of {processes} failed: {failure.message}") from None
+
+
+def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> Any:
+    if sys.platform in ("linux", "darwin"):  # one machine: nobody else need reach the group
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+    torch.set_num_threads(max(1, cores() // processes))
+    return function(*arguments)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""Scores, and the feature extractors that they look through."""

@@ -1,0 +1,1 @@
+"""Layers and rules that two or more models share."""

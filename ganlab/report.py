@@ -1,0 +1,152 @@
+"""What a run tells about itself: how it was made, how it went, and where everything is."""
+
+import json
+import logging
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ganlab.files import Unavailable, write_text
+from ganlab.launch import WorkerFailed
+
+EXPECTED = (ValueError, Unavailable, WorkerFailed)  # errors whose message is enough
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity", "numpy")
+
+
+def quiet(settings: Mapping[str, Any]) -> None:
+    """Silences what Lightning and PyTorch say in every run, and what would slow a run on the CPU down."""
+    for name in ("lightning.pytorch", "lightning.fabric", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning|torch\.(distributed|nn\.parallel|autograd)")
+    if not torch.cuda.is_available():
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # Lightning sets 1, which costs 0.3 ms in every optimizer step
+
+
+def wanted(name: str, settings: Mapping[str, Any]) -> bool:
+    return name != "evaluate" or settings["metrics"]["enabled"]
+
+
+def story(overrides: list[str]) -> dict[str, Any]:
+    """Command, overrides, code, versions and host of this run."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    how = ["-m", module.name.removesuffix(".__main__")] if module is not None else [sys.argv[0]]
+    return {
+        "command": shlex.join(["python", *how, *sys.argv[1:]]),
+        "overrides": overrides,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "git": git(),
+        "versions": {"ganlab": _version(), "python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "host": socket.gethostname(),
+    }
+
+
+def _version() -> str:
+    import ganlab
+
+    return ganlab.__version__
+
+
+def git() -> dict[str, Any] | None:
+    """Commit of the working directory's repository, and whether anything in it was changed; None outside of one."""
+
+    def ask(*command: str) -> str:
+        return subprocess.run(["git", *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str, Any]) -> None:
+    """Writes config.yaml and run.json into the run's folder."""
+    if trainer.is_global_zero:
+        device = trainer.strategy.root_device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+        where = {"device": f"{device.type}: {name}", "processes": trainer.world_size, "threads": torch.get_num_threads()}
+        write_text(Path(folder) / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
+        write_text(Path(folder) / "run.json", json.dumps({**told, "seed": settings["seed"], **where}, indent=1))
+
+
+def failed(folder: str, error: Exception) -> None:
+    text = str(error).strip() or type(error).__name__
+    write_text(Path(folder) / "result.json", json.dumps({"status": "failed", "error": text.splitlines()[0][:500]}))
+
+
+def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str) -> float:
+    """Writes result.json and the hyperparameters with their score, prints the summary, returns the best score."""
+    from ganlab.callbacks.curves import LogCurves
+    from ganlab.callbacks.evaluate import Evaluate
+
+    evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)
+    curves = next((c for c in trainer.callbacks if isinstance(c, LogCurves)), None)
+    result: dict[str, Any] = {"status": "done", "kimg": gan.seen / 1000}
+    if curves is not None and curves.kimg:
+        result |= {"seconds": curves.training, "sec_per_kimg": curves.training / curves.kimg}
+    if evaluate is not None and evaluate.history:
+        name = evaluate.monitored
+        result |= {"score": name, "best": evaluate.best[name], "best_kimg": evaluate.best["kimg"]}
+        result |= {"final": evaluate.history[-1][name], "protocol": evaluate.protocol(trainer)}
+        result["scores"] = evaluate.history[-1]
+        result["lower_is_better"] = evaluate.lower_is_better
+    if trainer.is_global_zero:
+        write_text(Path(folder) / "result.json", json.dumps(result, indent=1))
+        scores = {f"final/{k}": v for k, v in result.get("scores", {}).items()}
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_hparams"):  # TensorBoard
+                logger.log_hyperparams(hyperparameters(settings), scores)
+                logger.save()
+            elif hasattr(logger, "log_image"):  # wandb
+                logger.log_hyperparams(hyperparameters(settings))
+        print("\n" + summary(result, folder))
+    return result.get("best", float("nan"))
+
+
+def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by which runs differ, flat: {"optimizer.lr": 0.0002, ...}."""
+    flat: dict[str, Any] = {}
+
+    def walk(path: str, node: Any) -> None:
+        if isinstance(node, Mapping):
+            for key, child in node.items():
+                walk(f"{path}.{key}" if path else str(key), child)
+        elif isinstance(node, (int, float, str, bool)):
+            flat[path] = node
+        elif node is not None:
+            flat[path] = str(node)[:100]
+
+    walk("", {k: v for k, v in settings.items() if k not in ("callbacks", "logger", "paths", "trainer", "speed", "resume")})
+    return flat
+
+
+def summary(result: Mapping[str, Any], folder: str) -> str:
+    """The last words of a run."""
+    here = Path(os.path.relpath(folder)) if not os.path.relpath(folder).startswith("..") else Path(folder)
+    lines = []
+    if "score" in result:
+        best = f"best {result['best']:.4g} at {result['best_kimg']:g} kimg"
+        lines += [("score", f"{result['score']} {result['final']:.4g} at the end, {best}"), ("protocol", result["protocol"])]
+    trained = f"{result['kimg']:g} kimg"
+    if "seconds" in result:
+        trained += f" in {result['seconds']:.0f} s, {result['sec_per_kimg']:.3g} s per kimg (scores and pictures not counted)"
+    lines.append(("trained", trained))
+    if (here / "samples").is_dir():
+        lines.append(("pictures", str(here / "samples")))
+    if (here / "checkpoints").is_dir():
+        names = [n for n in ("best.ckpt", "last.ckpt") if (here / "checkpoints" / n).exists()]
+        lines.append(("model", ", ".join(str(here / "checkpoints" / n) for n in names)))
+        lines.append(("samples", f"python -m ganlab.sample checkpoint={here / 'checkpoints' / names[0]}"))
+    lines.append(("curves", f"tensorboard --logdir {here}"))
+    return "\n".join(f"{name:<9} {text}" for name, text in lines)
