@@ -11,6 +11,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 
 from ganlab.files import atomic
+from ganlab.phase import wrap
+from ganlab.rng import IndexedRNG
 
 FORMAT = 1
 
@@ -111,18 +113,54 @@ def plain(value: Any) -> bool:
     return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
 
 
-def generator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, Any, dict[str, Any]]:
-    """(G_ema, task, config) of a checkpoint, on the CPU and ready to make samples.
+class Sampler(nn.Module):
+    """A trained generator with its task: makes the samples that `GAN.generate` makes."""
 
-    trust   packages, besides ganlab, whose classes may be built
+    def __init__(self, G: nn.Module, task: Any):
+        super().__init__()
+        self.G, self.task = G.eval().requires_grad_(False), task
+        self.options: dict[str, Any] = {}
+        if hasattr(task, "check"):
+            task.check(self)
 
-    Raises:
-        ValueError: see `load` and `build`
-    """
-    content = load(path)
-    config = content["ganlab"]["config"]
-    G = build(config["generator"], ("ganlab.models", *trust), "generator")
-    task = build(config["task"], ("ganlab.tasks", *trust), "task")
-    state = {k.removeprefix("G_ema."): v for k, v in content["state_dict"].items() if k.startswith("G_ema.")}
-    G.load_state_dict(state)
-    return G.eval().requires_grad_(False), task, config
+    @classmethod
+    def load(cls, path: str | Path, trust: Sequence[str] = ()) -> "Sampler":
+        """G_ema of a checkpoint, on the CPU.
+
+        trust   packages, besides ganlab, whose classes may be built
+
+        Raises:
+            ValueError: see `load` and `build`
+        """
+        content = load(path)
+        config = content["ganlab"]["config"]
+        G = build(config["generator"], ("ganlab.models", *trust), "generator")
+        task = build(config["task"], ("ganlab.tasks", *trust), "task")
+        state = {k.removeprefix("G_ema."): v for k, v in content["state_dict"].items() if k.startswith("G_ema.")}
+        try:
+            G.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {error}") from None
+        return cls(G, task)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.G.parameters()).device
+
+    def truncate(self, truncation: float) -> None:
+        """Trades variety for typicality in all further samples.
+
+        Raises:
+            ValueError: G's forward takes no `truncation`
+        """
+        if "truncation" not in inspect.signature(self.G.forward).parameters:
+            raise ValueError(f"truncation={truncation}: {type(self.G).__name__} has no truncation")
+        self.options = {"truncation": truncation}
+
+    @torch.no_grad()
+    def forward(self, inputs: Any, cond: Any = None) -> Any:
+        return wrap(self.G(inputs, **self.options) if cond is None else self.G(inputs, cond, **self.options)).fake
+
+    def generate(self, start: int, n: int, seed: int = 0, cond: Any = None) -> Any:
+        """Samples start .. start + n - 1; sample i depends on (seed, i) alone."""
+        return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device), cond))

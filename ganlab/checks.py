@@ -100,13 +100,17 @@ def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
         check_targets(f"{path}.{key}", child, locate)
 
 
-def arguments_of(target: Callable[..., Any]) -> set[str] | None:
+def arguments_of(target: Any) -> set[str] | None:
     """Names of all keyword arguments, those that a class hands to its bases included; None: anything goes."""
     names: set[str] = set()
-    steps = [c.__init__ for c in target.__mro__ if "__init__" in vars(c)] if inspect.isclass(target) else [target]
+    steps = (
+        [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if inspect.isclass(target) else [target]
+    )
     for step in steps:
         parameters = inspect.signature(step).parameters.values()
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"}
+        names |= {
+            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
+        }
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
             return names
     return None
@@ -137,15 +141,15 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int) -> None:
             raise ValueError(f"trainer.{key}={trainer[key]} is not used here; use {instead}")
     precision, strategy = str(trainer["precision"]), trainer["strategy"]
     if precision not in PRECISIONS:
-        why = "float16 needs a loss scaler, which two players and gradient penalties upset; " if "16" in precision else ""
+        why = (
+            "float16 needs a loss scaler, which two players and gradient penalties upset; " if "16" in precision else ""
+        )
         raise ValueError(f"trainer.precision={precision}: {why}use one of {', '.join(PRECISIONS)}")
     if strategy not in STRATEGIES:
         raise ValueError(f"trainer.strategy={strategy}: two players need {STRATEGIES[1]}, which auto chooses")
-    if processes < 1 or (gpus and processes > gpus):
-        raise ValueError(
-            f"trainer.devices={trainer['devices']}, and this machine has {gpus} GPU(s): use trainer.devices={max(1, gpus)}, "
-            "or trainer.accelerator=cpu for processes that share the CPU"
-        )
+    if gpus and processes > gpus:
+        fits = f"use trainer.devices={gpus}, or trainer.accelerator=cpu for processes that share the CPU"
+        raise ValueError(f"trainer.devices={trainer['devices']}, and this machine has {gpus} GPU(s): {fits}")
     batch, parts = settings["data"]["batch_size"], settings["micro_batches"]
     world = processes * trainer["num_nodes"]
     if batch % (world * parts):

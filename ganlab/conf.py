@@ -27,7 +27,9 @@ def _read(path: Path) -> dict[str, Any]:
 def options() -> str:
     """All groups and their options, one line each, with what the first comment of each file says; the user's own
     folders (--config-dir) included."""
-    folders = [Path(CONF)] + [Path(b) for a, b in zip(sys.argv, sys.argv[1:], strict=False) if a in ("--config-dir", "-cd")]
+    folders = [Path(CONF)] + [
+        Path(b) for a, b in zip(sys.argv, sys.argv[1:], strict=False) if a in ("--config-dir", "-cd")
+    ]
     folders += [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--config-dir=")]
     text = ""
     groups = sorted({p.name for folder in folders for p in folder.glob("*") if p.is_dir() and p.name != "hydra"})

@@ -111,7 +111,9 @@ def fetch(remote: Remote, folder: str | Path, hint: str = "") -> Path:
 def _download(url: str, part: Path, chunk: int = 1 << 20) -> None:
     """Appends what is missing of `url` to `part`; starts over if the server can't continue."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "ganlab"} | ({"Range": f"bytes={have}-"} if have else {}))
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "ganlab"} | ({"Range": f"bytes={have}-"} if have else {})
+    )
     try:
         answer = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
@@ -123,7 +125,9 @@ def _download(url: str, part: Path, chunk: int = 1 << 20) -> None:
         total = int(answer.headers.get("Content-Length") or 0) + (have if continued else 0)
         with (
             open(part, "ab" if continued else "wb") as file,
-            tqdm(total=total or None, initial=have if continued else 0, unit="B", unit_scale=True, desc=part.stem) as bar,
+            tqdm(
+                total=total or None, initial=have if continued else 0, unit="B", unit_scale=True, desc=part.stem
+            ) as bar,
         ):
             while data := answer.read(chunk):
                 file.write(data)

@@ -158,7 +158,7 @@ class Phase:
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of x over samples and over all processes."""
-        total = x.detach().float().mean()
+        total = full(x.detach()).mean()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
             total /= torch.distributed.get_world_size()

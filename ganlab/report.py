@@ -31,7 +31,9 @@ def quiet(settings: Mapping[str, Any]) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning|torch\.(distributed|nn\.parallel|autograd)")
     if not torch.cuda.is_available():
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # Lightning sets 1, which costs 0.3 ms in every optimizer step
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = (
+            "0"  # Lightning sets 1, which costs 0.3 ms in every optimizer step
+        )
 
 
 def wanted(name: str, settings: Mapping[str, Any]) -> bool:
@@ -74,8 +76,14 @@ def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str
     """Writes config.yaml and run.json into the run's folder."""
     if trainer.is_global_zero:
         device = trainer.strategy.root_device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-        where = {"device": f"{device.type}: {name}", "processes": trainer.world_size, "threads": torch.get_num_threads()}
+        name = (
+            torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+        )
+        where = {
+            "device": f"{device.type}: {name}",
+            "processes": trainer.world_size,
+            "threads": torch.get_num_threads(),
+        }
         write_text(Path(folder) / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
         write_text(Path(folder) / "run.json", json.dumps({**told, "seed": settings["seed"], **where}, indent=1))
 
@@ -127,7 +135,10 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
         elif node is not None:
             flat[path] = str(node)[:100]
 
-    walk("", {k: v for k, v in settings.items() if k not in ("callbacks", "logger", "paths", "trainer", "speed", "resume")})
+    walk(
+        "",
+        {k: v for k, v in settings.items() if k not in ("callbacks", "logger", "paths", "trainer", "speed", "resume")},
+    )
     return flat
 
 
@@ -137,10 +148,15 @@ def summary(result: Mapping[str, Any], folder: str) -> str:
     lines = []
     if "score" in result:
         best = f"best {result['best']:.4g} at {result['best_kimg']:g} kimg"
-        lines += [("score", f"{result['score']} {result['final']:.4g} at the end, {best}"), ("protocol", result["protocol"])]
+        lines += [
+            ("score", f"{result['score']} {result['final']:.4g} at the end, {best}"),
+            ("protocol", result["protocol"]),
+        ]
     trained = f"{result['kimg']:g} kimg"
     if "seconds" in result:
-        trained += f" in {result['seconds']:.0f} s, {result['sec_per_kimg']:.3g} s per kimg (scores and pictures not counted)"
+        trained += (
+            f" in {result['seconds']:.0f} s, {result['sec_per_kimg']:.3g} s per kimg (scores and pictures not counted)"
+        )
     lines.append(("trained", trained))
     if (here / "samples").is_dir():
         lines.append(("pictures", str(here / "samples")))

@@ -1,11 +1,13 @@
 """After a sweep: a table of its runs, best first, and an exit code that tells of failed ones."""
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -18,22 +20,54 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         rows = table(folder)
-        if rows:
-            print("\n" + as_text(rows) + f"\n\nsaved as {folder / 'sweep.csv'}")
-            save(rows, folder / "sweep.csv")
-        failed = [row["run"] for row in rows if row["status"] != "done"]
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(folder / "sweep.csv", text.getvalue())
+        print(f"\n{aligned(rows)}\n\ntable   {folder / 'sweep.csv'}\ncurves  tensorboard --logdir {folder}")
+        failed = [row["run"] for row in rows if row["status"] == "failed"]
         if failed:
             sys.exit(f"error: {len(failed)} of {len(rows)} runs failed: {', '.join(failed)}")
 
 
-def table(folder: Path) -> list[dict[str, str]]:
-    """One row per run of a sweep, the best score first, failed runs last; the overrides in which they differ."""
-    return []
+def table(folder: Path) -> list[dict[str, Any]]:
+    """One row per run of a sweep, the best score first, failed ones last. Columns: what differs in their overrides, and
+    how they ended."""
+    runs = []
+    for path in sorted(folder.glob("*/.hydra/overrides.yaml"), key=lambda p: (len(p.parent.parent.name), p)):
+        overrides = dict(item.lstrip("+~").partition("=")[::2] for item in yaml.safe_load(path.read_text()))
+        result = path.parent.parent / "result.json"
+        ended = json.loads(result.read_text()) if result.exists() else {"status": "failed", "error": "it did not end"}
+        runs.append((path.parent.parent.name, overrides, ended))
+    keys = {key: None for _, overrides, _ in runs for key in overrides}  # in order of appearance
+    differing = [key for key in keys if len({overrides.get(key) for _, overrides, _ in runs}) > 1]
+    rows: list[dict[str, Any]] = []
+    for name, overrides, ended in sorted(runs, key=lambda run: order(run[2])):
+        row: dict[str, Any] = {
+            "run": name,
+            **{key: overrides.get(key, "") for key in differing},
+            "status": ended["status"],
+        }
+        row["score"] = ended.get("score", "")
+        row |= {key: ended.get(key, "") for key in ("best", "best_kimg", "final", "kimg", "sec_per_kimg", "error")}
+        rows.append(row)
+    return rows
 
 
-def as_text(rows: list[dict[str, str]]) -> str:
-    return ""
+def order(ended: dict[str, Any]) -> tuple[Any, ...]:
+    """Failed last; runs of one score together, the better first."""
+    best = ended.get("best", float("inf"))
+    return ended["status"] == "failed", ended.get("score", ""), best if ended.get("lower_is_better", True) else -best
 
 
-def save(rows: list[dict[str, str]], path: Path) -> None:
-    pass
+def aligned(rows: list[dict[str, Any]]) -> str:
+    """Rows as text in columns; numbers to 4 digits, empty columns left out."""
+    columns = [c for c in rows[0] if any(row[c] != "" for row in rows)]
+    shown = [[f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [columns, *shown]) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [columns, *shown]
+    )

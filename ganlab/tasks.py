@@ -88,5 +88,7 @@ def points_as_picture(x: Tensor, extent: float, resolution: int = 256) -> Tensor
     cell = ((x[:, :2] / extent + 1) / 2 * resolution).floor().long()
     cell = cell[((cell >= 0) & (cell < resolution)).all(1)]
     counts = torch.zeros(resolution, resolution, device=x.device)
-    counts.index_put_((resolution - 1 - cell[:, 1], cell[:, 0]), torch.ones(len(cell), device=x.device), accumulate=True)
+    counts.index_put_(
+        (resolution - 1 - cell[:, 1], cell[:, 0]), torch.ones(len(cell), device=x.device), accumulate=True
+    )
     return 2 * (counts / 3).clamp(max=1)[None, None] - 1

@@ -3,7 +3,6 @@
 import logging
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -105,12 +104,12 @@ def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float
 
 
 def made(node: Any) -> Any:
-    """What a config node describes; what its constructor refuses is raised as it is. Facts in a data node are left out."""
+    """What a config node describes. What a constructor raises comes through; facts are left out of a data node."""
     from ganlab.checks import arguments_of
 
     if not isinstance(node, (dict, list)):
         return node
-    if "_target_" in node:
+    if isinstance(node, dict) and "_target_" in node:
         known = arguments_of(hydra.utils.get_object(node["_target_"]))
         node = {k: v for k, v in node.items() if known is None or k in known or k.startswith("_")}
     try:

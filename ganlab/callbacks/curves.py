@@ -40,7 +40,7 @@ class LogCurves(Every):
 
 
 def record(trainer: Any, gan: Any, values: dict[str, float]) -> None:
-    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last ones."""
+    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last."""
     trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
     for logger in trainer.loggers:
         logger.log_metrics({"kimg": gan.seen / 1000, **values}, step=round(gan.seen / 1000))
@@ -62,8 +62,8 @@ class Progress(L.Callback):
             terminal = sys.stderr.isatty()
             self.bar = tqdm(
                 total=self.max_kimg, initial=gan.seen / 1000, desc="training", mininterval=0.2 if terminal else 15,
-                bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n:.1f}/{total:g} kimg, {rate_inv_fmt}, {remaining} left{postfix}",
-                unit="kimg",
+                unit="kimg", bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n:.1f}/{total:g} kimg, {rate_inv_fmt}, "
+                "{remaining} left{postfix}",
             )  # fmt: skip
 
     def on_train_batch_end(self, trainer: Any, gan: Any, *_: Any) -> None:
@@ -74,7 +74,7 @@ class Progress(L.Callback):
                 k: k.removeprefix("score/") for k in latest if k.startswith(f"score/{self.monitor}") and self.monitor
             }
             self.bar.set_postfix_str(", ".join(f"{v} {latest[k]:.3g}" for k, v in names.items() if k in latest), False)
-            self.bar.update(gan.seen / 1000 - self.bar.n)
+            self.bar.update(min(gan.seen / 1000, self.max_kimg) - self.bar.n)
 
     def on_train_end(self, trainer: Any, gan: Any) -> None:
         self.drawn = 0.0

@@ -134,7 +134,9 @@ class Evaluate(Every):
 
     def protocol(self, trainer: Any) -> str:
         """How the scores were made, in one line."""
-        reals = f"{len(trainer.datamodule.split('train')):,} training samples ({trainer.datamodule.fingerprint('train')})"
+        reals = (
+            f"{len(trainer.datamodule.split('train')):,} training samples ({trainer.datamodule.fingerprint('train')})"
+        )
         return f"{self.n:,} samples of G_ema, seed {self.seed}, against {reals}; {self.extractor.describe()}"
 
 

@@ -5,13 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
-from torchvision.utils import make_grid, save_image
 
 from ganlab.callbacks.clock import Every
 from ganlab.checkpoint import sync_buffers
-from ganlab.files import atomic
-from ganlab.rng import IndexedRNG
+from ganlab.pictures import interpolated, save_sheet
 
 
 class SaveSamples(Every):
@@ -33,7 +30,9 @@ class SaveSamples(Every):
         super().on_train_start(trainer, gan)
         samples = getattr(trainer.datamodule, "split", lambda name: None)("train")
         if samples is not None and gan.seen == 0 and trainer.is_global_zero:
-            n = min(len(samples), 10_000 if samples.take(torch.arange(1))["real"].dim() == 2 else self.rows * self.columns)
+            n = min(
+                len(samples), 10_000 if samples.take(torch.arange(1))["real"].dim() == 2 else self.rows * self.columns
+            )
             x = samples.take(torch.arange(n))["real"]
             self.publish(trainer, gan, "reals", gan.task.show(x / 127.5 - 1 if x.dtype == torch.uint8 else x))
 
@@ -48,35 +47,16 @@ class SaveSamples(Every):
         points = fakes.dim() == 2
         self.publish(trainer, gan, "fakes", gan.task.show(gan.generate(0, 10_000, self.seed) if points else fakes))
         if not points:
-            self.publish(trainer, gan, "interpolation", gan.task.show(interpolated(gan, self.rows, self.columns, self.seed)))
+            self.publish(
+                trainer, gan, "interpolation", gan.task.show(interpolated(gan, self.rows, self.columns, self.seed))
+            )
 
     def publish(self, trainer: Any, gan: Any, name: str, pictures: Tensor) -> None:
-        pictures = pictures[:, :1] if pictures.shape[1] == 2 else pictures  # grey with alpha: grey
-        grid = make_grid(pictures.float().cpu().clamp(-1, 1), self.columns, padding=1, normalize=True, value_range=(-1, 1))
         kimg = round(gan.seen / 1000)
         path = self.folder / (f"{name}.png" if name == "reals" else f"{name}_{kimg:06d}.png")
-        with atomic(path) as file:
-            save_image(grid, file, format="png")
+        grid = save_sheet(pictures, path, self.columns)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):  # wandb
                 logger.log_image(name, [grid], step=kimg)
             elif hasattr(logger.experiment, "add_image"):  # TensorBoard
                 logger.experiment.add_image(name, grid, kimg)
-
-
-@torch.no_grad()
-def interpolated(gan: Any, rows: int, columns: int, seed: int = 0) -> Tensor:
-    """`rows` walks of `columns` steps, each from one sample to another: [rows * columns, ...]."""
-    inputs, cond = gan.task.draw(IndexedRNG(seed, range(2 * rows), gan.device))
-    steps = torch.linspace(0, 1, columns, device=gan.device)
-    walk = tree_map(lambda z: torch.cat([slerp(a, b, steps) for a, b in zip(z[::2], z[1::2], strict=True)]), inputs)
-    return gan(walk, None if cond is None else cond[::2].repeat_interleave(columns))
-
-
-def slerp(a: Tensor, b: Tensor, steps: Tensor) -> Tensor:
-    """[n, *]: from a to b along the great circle, length changing linearly (White 2016, arXiv:1609.04468)."""
-    unit_a, unit_b = a / a.norm(), b / b.norm()
-    angle = torch.acos((unit_a * unit_b).sum().clamp(-1 + 1e-6, 1 - 1e-6))
-    t = steps.view(-1, *[1] * a.dim())
-    direction = (((1 - t) * angle).sin() * unit_a + (t * angle).sin() * unit_b) / angle.sin()
-    return direction * torch.lerp(a.norm(), b.norm(), t)

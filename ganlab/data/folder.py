@@ -50,7 +50,9 @@ class Folder(Images):
         found = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
         if len(found) < 2:
             kinds = " ".join(sorted(EXTENSIONS))
-            raise Unavailable(f"data.root={self.root}: {len(found)} images found in it, at least 2 are needed ({kinds})")
+            raise Unavailable(
+                f"data.root={self.root}: {len(found)} images found in it, at least 2 are needed ({kinds})"
+            )
         self.paths = found
         if all(p.parent != self.root for p in found):
             of = [p.relative_to(self.root).parts[0] for p in found]

@@ -18,7 +18,7 @@ class Images(DataModule):
     """A set of images. A subclass says where they come from: `read`, and `native`, `classes`, `class_names`.
 
     root         folder that holds the set's files; it is downloaded there if it can be
-    size         pixels: one number, or (height, width); None: as the set is. Images are scaled to cover it, then cropped
+    size         pixels: one number, or (height, width); None: as the set is. Images are scaled to cover it and cropped
     channels     1 to 4; None: as the set is
     batch_size   samples per round, over all devices
     flip         mirror each sample left to right with probability 1/2
@@ -62,7 +62,7 @@ class Images(DataModule):
 
     @abstractmethod
     def read(self, split: str) -> tuple[Tensor, Tensor | None]:
-        """(uint8 [N, C, H, W] of native shape, int64 [N] labels or None) of "train" or "test"; downloads what is missing."""
+        """(uint8 [N, C, H, W] of native shape, int64 [N] labels or None) of "train" or "test"; fetched if need be."""
 
     def measure(self) -> None:
         """Sets `native`, `classes`, `class_names` and `frequencies` where only the files know them."""

@@ -1,4 +1,4 @@
-"""The order in which samples are shown: a pure function of (seed, epoch), whatever the devices, workers and restarts."""
+"""Samples in rounds: their order is a pure function of (seed, epoch), whatever the devices, workers and restarts."""
 
 import hashlib
 from abc import abstractmethod

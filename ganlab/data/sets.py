@@ -2,6 +2,7 @@
 
 import gzip
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,18 @@ class CIFAR10(Images):
     `root` may hold the archive, or its extracted .bin files; the training batches alone are enough to train."""
 
     native, classes = (3, 32, 32), 10
-    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    class_names: Sequence[str] | None = (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
     archive = Remote(
         "cifar-10-binary.tar.gz",
         (
@@ -111,7 +123,9 @@ class CIFAR10(Images):
         width = self.label_bytes + 3 * 32 * 32
         content = np.fromfile(path, np.uint8)
         if content.size == 0 or content.size % width:
-            raise Unavailable(f"{path} is damaged: {content.size:,} bytes are not whole images of {width:,}. Remove it.")
+            raise Unavailable(
+                f"{path} is damaged: {content.size:,} bytes are not whole images of {width:,}. Remove it."
+            )
         return content.reshape(-1, width)
 
 
@@ -165,7 +179,9 @@ class STL10(Images):
                 tar.extractall(archive.parent, filter="data")
             paths = [archive.parent / "stl10_binary" / name for name in names]
         columns = np.concatenate([np.fromfile(path, np.uint8) for path in paths if path is not None])
-        return torch.from_numpy(columns).view(-1, 3, 96, 96).transpose(2, 3).contiguous(), None  # stored column by column
+        return torch.from_numpy(columns).view(-1, 3, 96, 96).transpose(
+            2, 3
+        ).contiguous(), None  # stored column by column
 
 
 def find(root: Path | None, *names: str) -> Path | None:

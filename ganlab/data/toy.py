@@ -46,7 +46,8 @@ class Toy(DataModule):
         """What networks, scores and pictures must know: the shape, the centres, and half the width of the picture."""
         extent = self.centers.abs().max().item() * 1.2 + 5 * self.deviation
         return {"shape": [2], "classes": None, "class_names": None, "frequencies": None} | {
-            "centers": self.centers.tolist(), "extent": extent
+            "centers": self.centers.tolist(),
+            "extent": extent,
         }
 
     def load(self, split: str) -> InMemory:

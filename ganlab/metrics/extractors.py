@@ -78,7 +78,9 @@ class Inception(Extractor):
     def check(self, facts: dict[str, Any]) -> None:
         shape = facts["shape"]
         if len(shape) != 3 or shape[0] not in (1, 3):
-            raise ValueError(f"extractor=inception looks at images of 1 or 3 channels, not at {shape}: use extractor=pixels")
+            raise ValueError(
+                f"extractor=inception looks at images of 1 or 3 channels, not at {shape}: use extractor=pixels"
+            )
 
     def prepare(self, data: Any) -> None:
         if self.net is not None:
@@ -92,7 +94,7 @@ class Inception(Extractor):
         import torch_fidelity.feature_extractor_inceptionv3 as theirs
 
         # torch-fidelity would unpickle the file without restriction: it is handed what was loaded safely
-        with mock.patch.object(theirs, "load_state_dict_from_url", lambda *args, **kwargs: state):
+        with mock.patch.object(theirs, "load_state_dict_from_url", return_value=state):
             self.net = theirs.FeatureExtractorInceptionV3("inception", ["2048"])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,7 +124,9 @@ class Classifier(Extractor):
 
     def check(self, facts: dict[str, Any]) -> None:
         if len(facts["shape"]) != 3 or not facts["classes"]:
-            raise ValueError("extractor=classifier learns from labelled images, and the data has none: use another extractor")
+            raise ValueError(
+                "extractor=classifier learns from labelled images, and the data has none: use another extractor"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net[0](as_floats(x))

@@ -23,7 +23,9 @@ def fit_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps)
     generator = torch.Generator().manual_seed(seed)
     net.train()
-    with tqdm(total=epochs * steps, desc="training the classifier that scores", unit="batch", leave=False, disable=None) as bar:
+    with tqdm(
+        total=epochs * steps, desc="training the classifier that scores", unit="batch", leave=False, disable=None
+    ) as bar:
         for _ in range(epochs):
             for rows in torch.randperm(len(x), generator=generator).split(batch_size)[:steps]:
                 shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
@@ -39,5 +41,7 @@ def fit_classifier(
 @torch.no_grad()
 def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
     """Share of right answers of net(images in [-1, 1])."""
-    right = sum((net(as_floats(a)).argmax(1) == b).sum().item() for a, b in zip(x.split(500), y.split(500), strict=True))
+    right = sum(
+        (net(as_floats(a)).argmax(1) == b).sum().item() for a, b in zip(x.split(500), y.split(500), strict=True)
+    )
     return right / len(x)

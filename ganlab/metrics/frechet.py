@@ -23,6 +23,8 @@ class FrechetDistance(Metric):
     is_differentiable = False
     full_state_update = False
     needs_reals = True
+    real_sum: Tensor
+    real_outer: Tensor
 
     def __init__(self, dim: int, **kwargs: Any):
         super().__init__(**kwargs)
@@ -61,7 +63,9 @@ class FrechetDistance(Metric):
             ValueError: of another number of features
         """
         if mean.shape != self.real_sum.shape or covariance.shape != self.real_outer.shape:
-            raise ValueError(f"the reference has {tuple(mean.shape)} features, the extractor {tuple(self.real_sum.shape)}")
+            raise ValueError(
+                f"the reference has {tuple(mean.shape)} features, the extractor {tuple(self.real_sum.shape)}"
+            )
         self.reference = (mean.to(self.real_sum), covariance.to(self.real_sum), n)
 
     def compute(self) -> Tensor:

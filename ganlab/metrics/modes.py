@@ -20,6 +20,8 @@ class Modes(Metric):
     is_differentiable = False
     full_state_update = False
     needs_reals = False
+    good: Tensor  # [k] good samples of each mode
+    count: Tensor
 
     def __init__(
         self, dim: int, centers: Sequence[Sequence[float]], deviation: float, radius: float = 3.0, share: float = 0.01,

@@ -35,8 +35,8 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.from_z(z).relu()
         if self.from_label is not None:
-            assert label is not None and self.classes is not None
-            h = torch.cat([h, self.from_label(F.one_hot(label, self.classes).to(h.dtype)).relu()], 1)
+            assert label is not None, "this network must be told the label"
+            h = torch.cat([h, self.from_label(F.one_hot(label, self.classes or 0).to(h.dtype)).relu()], 1)
         for layer in self.hidden:
             h = layer(h).relu()
         x = self.out(h).unflatten(1, self.shape)
@@ -84,8 +84,8 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.from_x(x.flatten(1))
         if self.from_label is not None:
-            assert label is not None and self.classes is not None
-            h = torch.cat([h, self.from_label(F.one_hot(label, self.classes).to(h.dtype))], 1)
+            assert label is not None, "this network must be told the label"
+            h = torch.cat([h, self.from_label(F.one_hot(label, self.classes or 0).to(h.dtype))], 1)
         for layer in self.hidden:
             h = layer(self.dropout(h))
         return self.out(self.dropout(h)).flatten(0)

@@ -16,6 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ganlab.nn.pyramid import image_shape, pyramid
 
+
 def initialised(layer: nn.Module, gain: float = math.sqrt(2), spectral: bool = False) -> nn.Module:
     """Xavier uniform, gain sqrt(2) inside blocks, 1 on shortcuts and at both ends (both papers' code); bias 0."""
     assert isinstance(layer, (nn.Conv2d, nn.Linear))

@@ -30,7 +30,7 @@ def pyramid(height: int, width: int, model: str) -> tuple[int, tuple[int, int]]:
         step = max(step, 2)
         fits = [max(8, round(side / step) * step) for side in (height, width)]
         raise ValueError(
-            f"{model} doubles a small map until it is an image: {height}x{width} can't be reached, {fits[0]}x{fits[1]} can. "
-            f"Set data.size={fits[0] if fits[0] == fits[1] else fits}"
+            f"{model} doubles a small map until it is an image: {height}x{width} can't be reached, {fits[0]}x{fits[1]} "
+            f"can. Set data.size={fits[0] if fits[0] == fits[1] else fits}"
         )
     return doublings, (height // step, width // step)

@@ -1,0 +1,49 @@
+"""Sheets of pictures, and walks from one sample to another."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torchvision.utils import make_grid, save_image
+
+from ganlab.files import atomic
+from ganlab.rng import IndexedRNG
+
+
+def sheet(pictures: Tensor, columns: int, padding: int = 1) -> Tensor:
+    """[N, C, H, W] in [-1, 1] -> one picture [3 or 4, h, w] in [0, 1]."""
+    pictures = pictures[:, :1] if pictures.shape[1] == 2 else pictures  # grey with alpha: grey
+    return make_grid((pictures.float().cpu().clamp(-1, 1) + 1) / 2, columns, padding)
+
+
+def save_sheet(pictures: Tensor, path: Path, columns: int, padding: int = 1) -> Tensor:
+    grid = sheet(pictures, columns, padding)
+    with atomic(path) as file:
+        save_image(grid, file, format="png")
+    return grid
+
+
+@torch.no_grad()
+def interpolated(gan: Any, rows: int, columns: int, seed: int = 0, cond: Tensor | None = None) -> Tensor:
+    """`rows` walks of `columns` steps, each from one sample to another under the first one's label.
+
+    gan    has `task`, `device` and (inputs, cond) -> fakes
+    cond   labels of the 2 * rows samples; None: as the task draws them
+
+    Returns [rows * columns, ...].
+    """
+    inputs, cond = gan.task.draw(IndexedRNG(seed, range(2 * rows), gan.device), cond)
+    steps = torch.linspace(0, 1, columns, device=gan.device)
+    walk = tree_map(lambda z: torch.cat([slerp(a, b, steps) for a, b in zip(z[::2], z[1::2], strict=True)]), inputs)
+    return gan(walk, None if cond is None else cond[::2].repeat_interleave(columns))
+
+
+def slerp(a: Tensor, b: Tensor, steps: Tensor) -> Tensor:
+    """[n, *]: from a to b along the great circle, length changing linearly (White 2016, arXiv:1609.04468)."""
+    unit_a, unit_b = a / a.norm(), b / b.norm()
+    angle = torch.acos((unit_a * unit_b).sum().clamp(-1 + 1e-6, 1 - 1e-6))
+    t = steps.view(-1, *[1] * a.dim())
+    direction = (((1 - t) * angle).sin() * unit_a + (t * angle).sin() * unit_b) / angle.sin()
+    return direction * torch.lerp(a.norm(), b.norm(), t)

@@ -1,0 +1,78 @@
+"""python -m ganlab.sample checkpoint=FILE: images from a trained generator."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ganlab.conf import CONF
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="sample")
+def main(cfg: DictConfig) -> None:
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        sys.exit("error: checkpoint is not set: say which one, as in checkpoint=outputs/.../checkpoints/best.ckpt")
+    try:
+        sample(**OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def sample(
+    checkpoint: str, n: int, start: int, seed: int, classes: list[int] | None, truncation: float | None,
+    interpolations: int, columns: int, output: str | None, batch_size: int, device: str, trust: list[str],
+) -> Path:  # fmt: skip
+    """Writes the samples of a checkpoint's G_ema as PNG files, with a sheet of them and one of interpolations.
+
+    Raises:
+        ValueError: the checkpoint can't be used, or it can't do what is asked
+    """
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from ganlab.checkpoint import Sampler
+    from ganlab.files import atomic
+    from ganlab.pictures import interpolated, save_sheet
+
+    if n < 1:
+        raise ValueError(f"n={n}: must be at least 1")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    sampler = Sampler.load(checkpoint, trust).to(device)
+    if truncation is not None:
+        sampler.truncate(truncation)
+    known = getattr(sampler.task, "classes", None)
+    for label in classes or ():
+        if not known or not 0 <= label < known:
+            has = f"labels 0 to {known - 1}" if known else "no labels"
+            raise ValueError(f"classes={classes}: this generator has {has}")
+    folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "generated"
+    wanted: list[tuple[str, Any]] = [(f"class_{c}_", c) for c in classes] if classes else [("", None)]
+    for prefix, label in wanted:
+        made = []
+        for first in tqdm(range(start, start + n, batch_size), desc=f"samples {prefix}".strip("_ "), disable=None):
+            count = min(batch_size, start + n - first)
+            cond = None if label is None else torch.full((count,), label, device=device)
+            made.append(sampler.generate(first, count, seed, cond).cpu())
+        fakes = torch.cat(made)
+        pictures = sampler.task.show(fakes)
+        if pictures is fakes:
+            for i, picture in enumerate(fakes):
+                save_sheet(picture[None], folder / f"{prefix}{start + i:06d}.png", 1, padding=0)
+            if interpolations:
+                cond = None if label is None else torch.full((2 * interpolations,), label, device=device)
+                walks = interpolated(sampler, interpolations, columns, seed, cond)
+                save_sheet(walks, folder / f"{prefix}interpolation.png", columns)
+        else:
+            with atomic(folder / f"{prefix}samples.npy") as file:
+                np.save(file, fakes.numpy())
+        save_sheet(pictures, folder / f"{prefix}sheet.png", columns)
+    print(f"{n * len(wanted)} samples in {folder}")
+    return folder
+
+
+if __name__ == "__main__":
+    main()
