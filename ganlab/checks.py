@@ -93,7 +93,10 @@ def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
     if not isinstance(node, Mapping):
         return
     if "_target_" in node:
-        allowed = arguments_of(locate(node["_target_"]))
+        try:
+            allowed = arguments_of(locate(node["_target_"]))
+        except Exception as error:
+            raise ValueError(f"{path}._target_={node['_target_']} can't be found: {error}") from None
         if allowed is not None:
             refuse_unknown(path, node, {*allowed, "_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
     for key, child in node.items():
@@ -120,17 +123,19 @@ def refuse_unknown(path: str, given: Iterable[str], known: Collection[str]) -> N
     for key in given:
         if key not in known:
             full = f"{path}.{key}" if path else key
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {path + '.' if path else ''}{near[0]}? " if near else ""
+            lower = {k.lower(): k for k in known}
+            near = difflib.get_close_matches(str(key).lower(), lower, 1)
+            hint = f"did you mean {path + '.' if path else ''}{lower[near[0]]}? " if near else ""
             shown = ", ".join(sorted(k for k in known if not k.startswith("_")))
             raise ValueError(f"{full}: there is no such key; {hint}Known here: {shown}")
 
 
-def check_run(settings: Mapping[str, Any], processes: int, gpus: int) -> None:
+def check_run(settings: Mapping[str, Any], processes: int, gpus: int, alone: bool) -> None:
     """Refuses what a GAN can't be trained with, and splits of the batch that are not even.
 
     processes   on this machine
     gpus        of this machine, 0 if they are not to be used
+    alone       no launcher started this process as one of several
 
     Raises:
         ValueError: names the key and what to use instead
@@ -139,6 +144,8 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int) -> None:
     for key, instead in REFUSED.items():
         if trainer.get(key) is not None:
             raise ValueError(f"trainer.{key}={trainer[key]} is not used here; use {instead}")
+    if settings["generator"] is None:
+        raise ValueError("generator is not set: choose a model, as in model=dcgan")
     precision, strategy = str(trainer["precision"]), trainer["strategy"]
     if precision not in PRECISIONS:
         why = (
@@ -148,8 +155,14 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int) -> None:
     if strategy not in STRATEGIES:
         raise ValueError(f"trainer.strategy={strategy}: two players need {STRATEGIES[1]}, which auto chooses")
     if gpus and processes > gpus:
-        fits = f"use trainer.devices={gpus}, or trainer.accelerator=cpu for processes that share the CPU"
-        raise ValueError(f"trainer.devices={trainer['devices']}, and this machine has {gpus} GPU(s): {fits}")
+        fix = f"use trainer.devices={gpus}, or trainer.accelerator=cpu for processes that share the CPU"
+        raise ValueError(f"trainer.devices={trainer['devices']}, and this machine has {gpus} GPU(s): {fix}")
+    if alone and trainer["num_nodes"] > 1:
+        nodes = trainer["num_nodes"]
+        command = (
+            f"torchrun --nnodes={nodes} --nproc-per-node={processes} --rdzv-backend=c10d --rdzv-endpoint=HOST:29500"
+        )
+        raise ValueError(f"trainer.num_nodes={nodes}: start it on each machine with torchrun: {command} -m ganlab ...")
     batch, parts = settings["data"]["batch_size"], settings["micro_batches"]
     world = processes * trainer["num_nodes"]
     if batch % (world * parts):

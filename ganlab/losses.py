@@ -32,6 +32,8 @@ class Loss(nn.Module):
     ):
         super().__init__()
         self.weight = {"D": 1.0, "G": 1.0, **(weight or {})}
+        if set(self.weight) != {"D", "G"} or None in self.weight.values():
+            raise ValueError(f"loss.weight={dict(self.weight)}: must be one number or schedule each for D and G")
         self.start, self.stop = start, stop
 
     def due(self, player: str, number: int, seen: int) -> bool:
@@ -42,7 +44,7 @@ class Loss(nn.Module):
 
     def check(self, gan: Any) -> None:
         if gan.D is None:
-            raise ValueError("an adversarial loss needs a discriminator: give one, or set loss=none")
+            raise ValueError("an adversarial loss needs a discriminator: give one, or remove the loss (~loss)")
 
     def forward(self, phase: Phase) -> Tensor:
         """The moving player's half of the pair."""

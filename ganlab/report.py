@@ -21,7 +21,7 @@ import yaml
 from ganlab.files import Unavailable, write_text
 from ganlab.launch import WorkerFailed
 
-EXPECTED = (ValueError, Unavailable, WorkerFailed)  # errors whose message is enough
+EXPECTED = (ValueError, Unavailable, WorkerFailed, ModuleNotFoundError)  # errors whose message is enough
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity", "numpy")
 
 
@@ -34,10 +34,6 @@ def quiet(settings: Mapping[str, Any]) -> None:
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = (
             "0"  # Lightning sets 1, which costs 0.3 ms in every optimizer step
         )
-
-
-def wanted(name: str, settings: Mapping[str, Any]) -> bool:
-    return name != "evaluate" or settings["metrics"]["enabled"]
 
 
 def story(overrides: list[str]) -> dict[str, Any]:

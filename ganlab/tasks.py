@@ -32,8 +32,9 @@ class Generate(Task):
 
     z_dim         length of the noise; None: G's own `z_dim`
     z             "normal", or "uniform" in [-1, 1]
-    classes       number of labels: both players are told the label; None: they are not, even where the data has labels
-    labels        of the fakes: "data", the labels of the batch's reals; "uniform", drawn on their own
+    labels        both players are told the label. Of the fakes it is: "data", those of the batch's reals; "uniform",
+                  drawn on their own. None: no labels are told, even where the data has them
+    classes       number of labels
     frequencies   how often each label occurs, for samples made without data; None: equally often
     extent        half the width of the picture that `show` draws of points in the plane
     """
@@ -42,17 +43,22 @@ class Generate(Task):
         self,
         z_dim: int | None = None,
         z: Literal["normal", "uniform"] = "normal",
+        labels: Literal["data", "uniform"] | None = None,
         classes: int | None = None,
-        labels: Literal["data", "uniform"] = "data",
         frequencies: Sequence[float] | None = None,
         extent: float = 1.5,
     ):
         super().__init__()
         if z not in ("normal", "uniform"):
             raise ValueError(f"task.z={z!r}: must be normal or uniform")
-        if labels not in ("data", "uniform"):
-            raise ValueError(f"task.labels={labels!r}: must be data or uniform")
-        self.z_dim, self.z, self.classes, self.labels, self.extent = z_dim, z, classes, labels, extent
+        if labels not in (None, "data", "uniform"):
+            raise ValueError(f"task.labels={labels!r}: must be data, uniform or null")
+        if labels is not None and not classes:
+            raise ValueError(
+                f"task.labels={labels}: this model is told labels, and the data has none: use another model"
+            )
+        self.z_dim, self.z, self.labels, self.extent = z_dim, z, labels, extent
+        self.classes = classes if labels is not None else None
         self.frequencies = list(frequencies) if frequencies is not None and labels == "data" else None
 
     def check(self, gan: Any) -> None:

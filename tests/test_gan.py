@@ -242,13 +242,13 @@ def test_real_cond_is_told_with_the_reals():
 
 def test_labels_of_the_data_go_to_both():
     d = Labelled(mlp(2, 8, 1))
-    gan = play(game(Labelled(G()), d, task=Generate(classes=3)), labelled_batches(1))
+    gan = play(game(Labelled(G()), d, task=Generate(labels="data", classes=3)), labelled_batches(1))
     assert all(c.tolist() == [0, 1, 2, 0, 1, 2, 0, 1] for c in d.told + gan.G.told)
 
 
 def test_labels_are_drawn_by_frequency_when_there_is_no_data():
     net = Labelled(G())
-    gan = game(net, Labelled(mlp(2, 8, 1)), task=Generate(classes=3, frequencies=[0.7, 0.0, 0.3]))
+    gan = game(net, Labelled(mlp(2, 8, 1)), task=Generate(labels="data", classes=3, frequencies=[0.7, 0.0, 0.3]))
     gan.generate(0, 2000)
     share = torch.bincount(gan.G_ema.told[-1], minlength=3) / 2000
     assert share.tolist() == pytest.approx([0.7, 0.0, 0.3], abs=0.04)

@@ -45,6 +45,10 @@ class Evaluate(Every):
         super().__init__(every)
         if n < 2:
             raise ValueError(f"metrics.n={n}: at least 2 fakes are needed")
+        kinds: dict[str, Any] = {name: getattr(make, "func", make) for name, make in scores.items()}
+        known = [key for name, kind in kinds.items() for key in kind.keys or (name,)]
+        if monitor not in known:
+            raise ValueError(f"metrics.monitor={monitor}: must be one of the scores, here {', '.join(known)}")
         self.extractor, self.scores, self.folder = extractor, dict(scores), Path(folder)
         self.n, self.batch_size, self.monitor, self.seed = n, batch_size, monitor, seed
         self.history: list[dict[str, float]] = []  # {"kimg": ..., name: ...}
@@ -79,9 +83,8 @@ class Evaluate(Every):
 
     @property
     def monitored(self) -> str:
-        """The full name of the score that decides; where a metric gives several, the first that contains it."""
-        names = [k for k in (self.history[-1] if self.history else {}) if k.startswith(f"{self.monitor}_")]
-        return names[0] if names else f"{self.monitor}_{self.extractor.name}"
+        """The full name of the score that decides."""
+        return f"{self.monitor}_{self.extractor.name}"
 
     @property
     def best(self) -> dict[str, float]:

@@ -23,6 +23,7 @@ class FrechetDistance(Metric):
     is_differentiable = False
     full_state_update = False
     needs_reals = True
+    keys = None  # what `compute` returns is named as the score is
     real_sum: Tensor
     real_outer: Tensor
 

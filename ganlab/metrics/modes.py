@@ -20,6 +20,7 @@ class Modes(Metric):
     is_differentiable = False
     full_state_update = False
     needs_reals = False
+    keys = ("quality", "modes", "good")
     good: Tensor  # [k] good samples of each mode
     count: Tensor
 

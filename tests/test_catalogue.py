@@ -1,0 +1,103 @@
+"""Every model of conf/model, with no list by hand: a new model is tested here without new test code."""
+
+import pytest
+import torch
+from composing import composed, group
+from omegaconf import OmegaConf, open_dict
+from play import trainer
+
+from ganlab.settings import build
+
+# what makes a model small enough to play in a second; the size and channels of its images come on top
+SMALL = {"generator.width": 16, "discriminator.width": 16}
+SIZES = [(1, 16, 16), (3, 32, 32), (3, 16, 24)]
+
+
+def tiny(model, shape=(1, 16, 16), *overrides):
+    cfg = composed(f"model={model}", *overrides)
+    with open_dict(cfg):
+        cfg.data.update({"shape": list(shape), "classes": 10, "class_names": None, "frequencies": None})
+    for key, value in SMALL.items():
+        if OmegaConf.select(cfg, key) is not None:
+            OmegaConf.update(cfg, key, value)
+    return build(OmegaConf.to_container(cfg, resolve=True))
+
+
+def rounds(n, shape, size=8):
+    generator = torch.Generator().manual_seed(0)
+    make = lambda: {"real": torch.rand(size, *shape, generator=generator) * 2 - 1, "label": torch.arange(size) % 10}
+    return [make() for _ in range(n)]
+
+
+def play(gan, n, shape, **kwargs):
+    trainer(**kwargs).fit(gan, torch.utils.data.DataLoader(rounds(n, shape), batch_size=None))
+    return gan
+
+
+def weights(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("model", group("model"))
+def test_both_players_and_the_average_move(model, precision):
+    """Rounds until each player has moved twice: finite, both move, EMA moves and follows."""
+    gan = tiny(model)
+    before = {name: weights(getattr(gan, name)) for name in ("G", "D", "G_ema")}
+    play(gan, 2 * gan.every["G"], (1, 16, 16), precision=precision)
+    for name, old in before.items():
+        new = weights(getattr(gan, name))
+        assert new.isfinite().all()
+        assert not torch.equal(old, new)
+    assert not torch.equal(weights(gan.G), weights(gan.G_ema))
+    curves = gan.curves.read()
+    assert all(v == v and abs(v) < 1e6 for v in curves.values())
+    assert {"loss/D/adversarial", "loss/G/adversarial"} <= set(curves)
+
+
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("model", group("model"))
+def test_every_size_and_channel_count(model, shape):
+    gan = play(tiny(model, shape), 1, shape)
+    x = gan.generate(0, 5)
+    assert x.shape == (5, *shape)
+    assert x.abs().max() <= 1
+
+
+@pytest.mark.parametrize("model", group("model"))
+def test_the_first_output_is_sane(model):
+    """Before training: samples differ, none is saturated, D's logits are of order 1."""
+    gan = tiny(model)
+    x = gan.generate(0, 16)
+    assert x.std(0).mean() > 1e-4
+    assert (x.abs() > 0.999).float().mean() < 0.5
+    label = torch.arange(16) % 10 if gan.task.classes else None
+    logits = gan.D(x) if label is None else gan.D(x, label)
+    assert logits.abs().max() < 100
+
+
+@pytest.mark.parametrize("model", group("model"))
+def test_the_state_survives_a_checkpoint_bit_for_bit(model, tmp_path):
+    """10 rounds, save, load, 10 rounds equal 20 rounds: networks, average, optimizers and every object with state."""
+    data = rounds(20, (1, 16, 16))
+    whole, first, second = (tiny(model) for _ in range(3))
+    fit = lambda gan, data, **kw: trainer().fit(gan, torch.utils.data.DataLoader(data, batch_size=None), **kw)
+    fit(whole, data)
+    half = trainer()
+    half.fit(first, torch.utils.data.DataLoader(data[:10], batch_size=None))
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    torch.rand(7)  # what happened in between does not matter
+    more = trainer(max_epochs=2)
+    more.fit(
+        second,
+        torch.utils.data.DataLoader(data[10:], batch_size=None),
+        ckpt_path=tmp_path / "half.ckpt",
+        weights_only=True,
+    )
+    assert (second.rounds, second.seen) == (whole.rounds, whole.seen) == (20, 160)
+    a, b = whole.state_dict(), second.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a)
+    for one, other in zip(whole.trainer.optimizers, second.trainer.optimizers, strict=True):
+        states = zip(one.state_dict()["state"].values(), other.state_dict()["state"].values(), strict=True)
+        assert all(torch.equal(x[k], y[k]) for x, y in states for k in x)
