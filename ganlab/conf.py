@@ -1,6 +1,7 @@
 """The shipped configs as files: where they are, which keys they have, which options there are to choose from."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,23 @@ def _read(path: Path) -> dict[str, Any]:
         return yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
-def options() -> str:
-    """All groups and their options, one line each, with what the first comment of each file says; the user's own
-    folders (--config-dir) included."""
-    folders = [Path(CONF)] + [
-        Path(b) for a, b in zip(sys.argv, sys.argv[1:], strict=False) if a in ("--config-dir", "-cd")
-    ]
+def groups() -> dict[str, dict[str, Path]]:
+    """{group: {option: file}}, of ganlab and of the user's own folders (--config-dir)."""
+    folders = [Path(CONF)] + [Path(b) for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")]
     folders += [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--config-dir=")]
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
+        found.setdefault(path.parent.name, {})[path.stem] = path
+    return found
+
+
+def options() -> str:
+    """All groups and their options, one line each, with what the first comment of each file says."""
     text = ""
-    groups = sorted({p.name for folder in folders for p in folder.glob("*") if p.is_dir() and p.name != "hydra"})
-    for group in sorted(groups, key=lambda g: (g not in ("model", "data", "experiment"), g)):
-        text += f"{group}\n"
-        for path in sorted(p for folder in folders for p in (folder / group).glob("*.yaml")):
-            text += f"  {path.stem:<16} {_first_comment(path)}\n"
+    for group, files in sorted(
+        groups().items(), key=lambda item: (item[0] not in ("model", "data", "experiment"), item)
+    ):
+        text += f"{group}\n" + "".join(f"  {name:<16} {_first_comment(path)}\n" for name, path in sorted(files.items()))
     return text.replace("$", "$$")
 
 

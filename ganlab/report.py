@@ -79,7 +79,11 @@ def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str
             "device": f"{device.type}: {name}",
             "processes": trainer.world_size,
             "threads": torch.get_num_threads(),
+            "group": os.environ.get("TORCHELASTIC_RUN_ID"),
         }
+        for logger in trainer.loggers:
+            if hasattr(logger, "hparams"):  # TensorBoard's and CSV's file of them
+                logger.hparams.update(hyperparameters(settings))
         write_text(Path(folder) / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
         write_text(Path(folder) / "run.json", json.dumps({**told, "seed": settings["seed"], **where}, indent=1))
 

@@ -8,13 +8,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ganlab import checkpoint, checks, launch
-from ganlab.conf import known_keys
+from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
 
 
 def prepare(cfg: DictConfig) -> dict[str, Any]:
     """The settings as plain values, completed with what only the data knows. What can be refused is refused here: keys
     and combinations first, before any data are read; then the data and weights are fetched that are not at hand."""
+    drop_settings_of_terms_not_chosen(cfg)
     known = known_keys()
     known["trainer"] |= checks.arguments_of(L.Trainer) or set()
     checks.check_keys(OmegaConf.to_container(cfg), known, hydra.utils.get_object)  # type: ignore[arg-type]
@@ -46,6 +47,17 @@ def callbacks_and_loggers(settings: dict[str, Any]) -> tuple[list[Any], list[Any
     names = [name for name in settings["callbacks"] if name != "evaluate" or settings["metrics"]["enabled"]]
     callbacks = [made(settings["callbacks"][name]) for name in names if settings["callbacks"][name]]
     return callbacks, [made(node) for node in settings["logger"].values() if node]
+
+
+def drop_settings_of_terms_not_chosen(cfg: DictConfig) -> None:
+    """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when `terms=[]` takes r1 itself away."""
+    with open_dict(cfg):
+        for name in [name for name, node in cfg.terms.items() if node is not None and "_target_" not in node]:
+            if name not in groups()["terms"]:
+                raise ValueError(
+                    f"terms.{name}: there is no such term. Known here: {', '.join(sorted(groups()['terms']))}"
+                )
+            del cfg.terms[name]
 
 
 def build(settings: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from ganlab.conf import CONF, known_keys, options
 from ganlab.data.rounds import DataModule
 from ganlab.gan import GAN
 from ganlab.metrics.extractors import Classifier
-from ganlab.settings import prepare
+from ganlab.settings import drop_settings_of_terms_not_chosen, prepare
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +52,15 @@ def test_terms_from_the_command_line():
     assert set(composed("model=wgan_gp", "+terms=[r1]").terms) == {"gp", "r1"}
     assert set(composed("model=wgan_gp", "~terms.gp").terms) == set()
     assert composed("terms=[r1]", "terms.r1.weight=5").terms.r1.weight == 5
+
+
+def test_an_experiments_settings_of_a_term_go_with_the_term():
+    cfg = composed("experiment=ring", "terms=[r2]")
+    assert "weight" in cfg.terms.r1
+    drop_settings_of_terms_not_chosen(cfg)
+    assert list(cfg.terms) == ["r2"]
+    with pytest.raises(ValueError, match=r"terms.r3: there is no such term. Known here: dragan, gp, r1, r2"):
+        prepare(settings(terms__r3__weight=1))
 
 
 def test_help_has_a_line_for_every_option():
