@@ -81,7 +81,8 @@ def test_the_folder_tells_its_own_story(run):
 
 CURVES = {
     "loss/D/adversarial", "loss/D/r1", "loss/G/adversarial", "D/logit_real", "D/logit_fake", "D/accuracy_real",
-    "D/accuracy_fake", "gradient_norm/D", "gradient_norm/G", "lr/D", "lr/G", "speed/sec_per_kimg", "score/fid_classifier",
+    "D/accuracy_fake", "gradient_norm/D", "gradient_norm/G", "lr/D", "lr/G", "speed/sec_per_kimg",
+    "score/fid_classifier",
 }  # fmt: skip
 
 
@@ -268,7 +269,8 @@ def test_the_main_command_on_two_processes(tmp_path):
     cifar(tmp_path)
     ganlab(
         "model=dcgan", "data=cifar10", "trainer.devices=2", "trainer.accelerator=cpu", f"data.root={tmp_path}",
-        "max_kimg=0.3", "extractor=pixels", "data.size=16", "data.channels=1", "metrics.n=50", "hydra.run.dir=run", *TINY,
+        "max_kimg=0.3", "extractor=pixels", "data.size=16", "data.channels=1", "metrics.n=50", "hydra.run.dir=run",
+        *TINY,
         cwd=tmp_path,
     )  # fmt: skip
     story, result = (json.loads((tmp_path / "run" / f"{name}.json").read_text()) for name in ("run", "result"))
