@@ -57,15 +57,33 @@ def _version() -> str:
 
 
 def git() -> dict[str, Any] | None:
-    """Commit of the working directory's repository, and whether anything in it was changed; None outside of one."""
+    """Commit of the working directory's repository, or else of ganlab's, and whether anything in it was changed."""
 
-    def ask(*command: str) -> str:
-        return subprocess.run(["git", *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    def ask(folder: Path, *command: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
 
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
+    for folder in (Path.cwd(), Path(__file__).parent):
+        try:
+            top, commit = ask(folder, "rev-parse", "--show-toplevel"), ask(folder, "rev-parse", "HEAD")
+            return {"repository": Path(top).name, "commit": commit, "dirty": bool(ask(folder, "status", "--porcelain"))}
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None
+
+
+def claim(folder: str, resume: str | None) -> None:
+    """Nothing is ever lost: a folder that holds a run is not written to by another.
+
+    Raises:
+        ValueError: it does
+    """
+    if (Path(folder) / "run.json").exists() and resume is None:
+        raise ValueError(
+            f"{folder} already holds a run: choose another hydra.run.dir, or go on with it: resume={folder}"
+        )
 
 
 def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str, Any]) -> None:
@@ -164,5 +182,6 @@ def summary(result: Mapping[str, Any], folder: str) -> str:
         names = [n for n in ("best.ckpt", "last.ckpt") if (here / "checkpoints" / n).exists()]
         lines.append(("model", ", ".join(str(here / "checkpoints" / n) for n in names)))
         lines.append(("samples", f"python -m ganlab.sample checkpoint={here / 'checkpoints' / names[0]}"))
-    lines.append(("curves", f"tensorboard --logdir {here}"))
+    boarded = (here / "tensorboard").is_dir()
+    lines.append(("curves", f"tensorboard --logdir {here}" if boarded else str(here / "metrics.csv")))
     return "\n".join(f"{name:<9} {text}" for name, text in lines)

@@ -27,6 +27,8 @@ def main(cfg: DictConfig) -> float:
         settings = prepare(cfg)
         story = report.story(list(HydraConfig.get().overrides.task))
         processes = launch.processes(settings["trainer"])
+        if not launch.started_by_others():
+            report.claim(folder, settings["resume"])
         if launch.started_by_others() or (processes == 1 and not sweeping):
             return train(settings, folder, story)
         return launch.run(train, settings, folder, story, processes=processes)

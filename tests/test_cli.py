@@ -67,6 +67,14 @@ def test_the_last_words_say_where_everything_is(run):
     assert words["curves"].endswith(f"tensorboard --logdir outputs/dcgan-digits/{folder.name}")
 
 
+def test_a_run_is_never_written_over(run):
+    folder, _ = run
+    before = (folder / "result.json").read_bytes()
+    text = ganlab("max_kimg=1", f"hydra.run.dir={folder}", cwd=folder.parent, code=1)
+    assert "already holds a run" in text
+    assert (folder / "result.json").read_bytes() == before
+
+
 def test_the_folder_tells_its_own_story(run):
     folder, _ = run
     story = json.loads((folder / "run.json").read_text())
