@@ -174,3 +174,34 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, alone: boo
         )
     if settings["metrics"]["enabled"] and not settings["metrics"]["scores"]:
         raise ValueError("metrics.scores is empty: name a score, or set metrics.enabled=false")
+
+
+# what a run is made of: a resumed one must have the same
+LASTING = (
+    "generator", "discriminator", "task", "loss", "terms", "augment", "optimizer", "ema", "data", "seed", "n_critic",
+    "share_fake", "clip_norm", "start", "stop",
+)  # fmt: skip
+FREE = ("data.root", "data.memory", "data.workers", "data.rounds")
+
+
+def check_resume(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run under other settings than those it was begun with; budget, devices, scores, pictures
+    and the like may change.
+
+    Raises:
+        ValueError: names each key with its value then and now
+    """
+    then, now = (flat({key: s.get(key) for key in LASTING}) for s in (stored, settings))
+    differing = [k for k in sorted({*then, *now} - set(FREE)) if then.get(k) != now.get(k)]
+    if differing:
+        lines = "\n".join(f"  {key} was {then.get(key)} and is {now.get(key)} now" for key in differing)
+        raise ValueError(
+            f"resume={settings['resume']} was begun with other settings; give the same ones again:\n{lines}"
+        )
+
+
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists are kept whole."""
+    if not isinstance(node, Mapping):
+        return {path: node}
+    return {k: v for key, child in node.items() for k, v in flat(child, f"{path}.{key}" if path else str(key)).items()}

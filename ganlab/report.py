@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 
+from ganlab.checks import flat
 from ganlab.files import Unavailable, write_text
 from ganlab.launch import WorkerFailed
 
@@ -142,22 +143,11 @@ def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str) -> 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings by which runs differ, flat: {"optimizer.lr": 0.0002, ...}."""
-    flat: dict[str, Any] = {}
-
-    def walk(path: str, node: Any) -> None:
-        if isinstance(node, Mapping):
-            for key, child in node.items():
-                walk(f"{path}.{key}" if path else str(key), child)
-        elif isinstance(node, (int, float, str, bool)):
-            flat[path] = node
-        elif node is not None:
-            flat[path] = str(node)[:100]
-
-    walk(
-        "",
-        {k: v for k, v in settings.items() if k not in ("callbacks", "logger", "paths", "trainer", "speed", "resume")},
-    )
-    return flat
+    left_out = ("callbacks", "logger", "paths", "trainer", "speed", "resume")
+    values = flat({k: v for k, v in settings.items() if k not in left_out})
+    return {
+        k: v if isinstance(v, (int, float, str, bool)) else str(v)[:100] for k, v in values.items() if v is not None
+    }
 
 
 def summary(result: Mapping[str, Any], folder: str) -> str:

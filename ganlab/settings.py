@@ -30,7 +30,8 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     processes = launch.processes(settings["trainer"])
     gpus, alone = launch.gpus(settings["trainer"]["accelerator"]), not launch.started_by_others()
     checks.check_run(settings, processes, gpus, alone)
-    checkpoint.find(settings["resume"])
+    if (resumed := checkpoint.find(settings["resume"])) is not None:
+        checks.check_resume(checkpoint.load(resumed)["ganlab"]["config"], settings)
     build(settings)
     extractors = [made(settings["extractor"])] if settings["metrics"]["enabled"] else []
     for extractor in extractors:

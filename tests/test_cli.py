@@ -242,6 +242,10 @@ def test_own_code_resumes_bit_for_bit_in_a_new_process_and_is_sampled_by_trust(o
         for key, state in one["state"].items():
             assert all(torch.equal(v, other["state"][key][k]) for k, v in state.items())
 
+    text = ganlab(*common, "resume=half", "optimizer.lr=3e-4", "n_critic=1", cwd=elsewhere, path=path, code=1)
+    assert "optimizer.lr was 0.0002 and is 0.0003 now" in text
+    assert "n_critic was 2 and is 1 now" in text
+
     checkpoint = f"checkpoint={elsewhere / 'rest' / 'checkpoints' / 'last.ckpt'}"
     text = ganlab(checkpoint, "n=2", cwd=own, module="ganlab.sample", code=1)
     assert "trust=[mygan]" in text
