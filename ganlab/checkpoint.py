@@ -50,11 +50,19 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"checkpoint={path} can't be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict) or "ganlab" not in content or "clock" not in content:
+        why = (
+            "it holds more than tensors and plain values, and is not opened" if "Weights only" in str(error) else error
+        )
+        raise ValueError(f"checkpoint={path} can't be read: {str(why).splitlines()[0]}") from None
+    about = content.get("ganlab") if isinstance(content, dict) else None
+    if (
+        not isinstance(about, dict)
+        or not {"format", "version", "config"} <= about.keys()
+        or "state_dict" not in content
+    ):
         raise ValueError(f"checkpoint={path} was not written by ganlab")
-    if content["ganlab"]["format"] > FORMAT:
-        raise ValueError(f"checkpoint={path} was written by ganlab {content['ganlab']['version']}, newer than this one")
+    if about["format"] > FORMAT:
+        raise ValueError(f"checkpoint={path} was written by ganlab {about['version']}, newer than this one")
     return content
 
 
@@ -134,6 +142,8 @@ class Sampler(nn.Module):
         """
         content = load(path)
         config = content["ganlab"]["config"]
+        if not isinstance(config, Mapping) or not {"generator", "task"} <= config.keys():
+            raise ValueError(f"checkpoint={path} does not say what its generator is")
         G = build(config["generator"], ("ganlab.models", *trust), "generator")
         task = build(config["task"], ("ganlab.tasks", *trust), "task")
         state = {k.removeprefix("G_ema."): v for k, v in content["state_dict"].items() if k.startswith("G_ema.")}
@@ -142,6 +152,10 @@ class Sampler(nn.Module):
         except RuntimeError as error:
             raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {error}") from None
         return cls(G, task)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.G.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
@@ -163,4 +177,4 @@ class Sampler(nn.Module):
 
     def generate(self, start: int, n: int, seed: int = 0, cond: Any = None) -> Any:
         """Samples start .. start + n - 1; sample i depends on (seed, i) alone."""
-        return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device), cond))
+        return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device, self.dtype), cond))

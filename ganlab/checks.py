@@ -15,9 +15,11 @@ def check_game(gan: Any) -> None:
     for key, value in (("n_critic", gan.every["G"]), ("micro_batches", gan.micro_batches)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
-    for key, value in (("log_every", gan.log_every), ("clip_norm", gan.clip_norm)):
-        if value is not None and value <= 0:
-            raise ValueError(f"{key}={value!r}: must be above 0")
+    if gan.clip_norm is not None and gan.clip_norm <= 0:
+        raise ValueError(f"clip_norm={gan.clip_norm!r}: must be above 0")
+    for key in ("lr_schedule", "start", "stop"):
+        if not set(getattr(gan, key)) <= {"D", "G"}:
+            raise ValueError(f"{key}={getattr(gan, key)}: has entries for D and G only")
     if gan.share_fake and gan.micro_batches > 1:
         raise ValueError(
             "share_fake=true keeps one graph of the fakes for both players, which can't be split into "
@@ -29,7 +31,7 @@ def check_game(gan: Any) -> None:
         if term.player not in gan.players:
             raise ValueError(f"terms.{name} is D's and there is no discriminator: remove it (~terms.{name})")
     for player in gan.players:
-        if player not in gan.optimizer:
+        if gan.optimizer.get(player) is None:
             raise ValueError(f"optimizer has no entry for {player}: give one for both players, or one each for G and D")
         if gan.loss is None and all(term.player != player for term in gan.terms.values()):
             raise ValueError(f"{player} has nothing to minimise: give a loss, or a term with player={player}")
@@ -100,6 +102,8 @@ def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
         if allowed is not None:
             refuse_unknown(path, node, {*allowed, "_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
     for key, child in node.items():
+        if path in ("callbacks", "logger", "terms") and child is not None and "_target_" not in child:
+            raise ValueError(f"{path}.{key}: there is no such entry here, and a new one needs a _target_")
         check_targets(f"{path}.{key}", child, locate)
 
 
@@ -130,12 +134,12 @@ def refuse_unknown(path: str, given: Iterable[str], known: Collection[str]) -> N
             raise ValueError(f"{full}: there is no such key; {hint}Known here: {shown}")
 
 
-def check_run(settings: Mapping[str, Any], processes: int, gpus: int, alone: bool) -> None:
+def check_run(settings: Mapping[str, Any], processes: int, gpus: int, world: int | None) -> None:
     """Refuses what a GAN can't be trained with, and splits of the batch that are not even.
 
     processes   on this machine
     gpus        of this machine, 0 if they are not to be used
-    alone       no launcher started this process as one of several
+    world       how many processes a launcher started; None: there is none
 
     Raises:
         ValueError: names the key and what to use instead
@@ -154,22 +158,38 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, alone: boo
         raise ValueError(f"trainer.precision={precision}: {why}use one of {', '.join(PRECISIONS)}")
     if strategy not in STRATEGIES:
         raise ValueError(f"trainer.strategy={strategy}: two players need {STRATEGIES[1]}, which auto chooses")
+    if trainer["accelerator"] in ("gpu", "cuda") and not gpus:
+        raise ValueError(
+            f"trainer.accelerator={trainer['accelerator']}, and there is no GPU here: use trainer.accelerator=cpu"
+        )
     if gpus and processes > gpus:
         fix = f"use trainer.devices={gpus}, or trainer.accelerator=cpu for processes that share the CPU"
         raise ValueError(f"trainer.devices={trainer['devices']}, and this machine has {gpus} GPU(s): {fix}")
-    if alone and trainer["num_nodes"] > 1:
-        nodes = trainer["num_nodes"]
+    nodes = trainer["num_nodes"]
+    if world is None and nodes > 1:
         command = (
             f"torchrun --nnodes={nodes} --nproc-per-node={processes} --rdzv-backend=c10d --rdzv-endpoint=HOST:29500"
         )
-        raise ValueError(f"trainer.num_nodes={nodes}: start it on each machine with torchrun: {command} -m ganlab ...")
+        more = f"-m ganlab trainer.num_nodes={nodes} trainer.devices={processes} hydra.run.dir=outputs/NAME ..."
+        raise ValueError(f"trainer.num_nodes={nodes}: start it on each machine with torchrun: {command} {more}")
+    if world is not None and world != processes * nodes:
+        asked = f"trainer.devices={trainer['devices']} x trainer.num_nodes={nodes} are {processes * nodes}"
+        raise ValueError(f"{world} processes were started, and {asked}: set trainer.devices={world // nodes}")
+    samples = settings["callbacks"].get("samples") or {}
+    for key, value in (
+        ("log_every", settings["log_every"]),
+        ("metrics.every", settings["metrics"]["every"]),
+        ("callbacks.samples.every", samples.get("every", 1)),
+    ):
+        if value is None or value < 1 or value != int(value):
+            raise ValueError(f"{key}={value}: must be a whole number of kimg, at least 1, as the curves' axis has it")
     batch, parts = settings["data"]["batch_size"], settings["micro_batches"]
-    world = processes * trainer["num_nodes"]
-    if batch % (world * parts):
-        step = world * parts
+    total = processes * nodes
+    if batch % (total * parts):
+        step = total * parts
         fits = [n for n in (batch // step * step, (batch // step + 1) * step) if n]
         raise ValueError(
-            f"data.batch_size={batch} is of the whole run and does not divide evenly over {world} process(es) x "
+            f"data.batch_size={batch} is of the whole run and does not divide evenly over {total} process(es) x "
             f"micro_batches={parts}: use {' or '.join(map(str, fits))}"
         )
     if settings["metrics"]["enabled"] and not settings["metrics"]["scores"]:
@@ -179,9 +199,9 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, alone: boo
 # what a run is made of: a resumed one must have the same
 LASTING = (
     "generator", "discriminator", "task", "loss", "terms", "augment", "optimizer", "ema", "data", "seed", "n_critic",
-    "share_fake", "clip_norm", "start", "stop",
+    "micro_batches", "share_fake", "clip_norm", "start", "stop", "lr_schedule",
 )  # fmt: skip
-FREE = ("data.root", "data.memory", "data.workers", "data.rounds")
+FREE = ("data.root", "data.memory", "data.workers", "data.rounds", "lr_schedule.stop")  # the last follows the budget
 
 
 def check_resume(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

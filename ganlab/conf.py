@@ -1,6 +1,10 @@
 """The shipped configs as files: where they are, which keys they have, which options there are to choose from."""
 
+import itertools
+import os
+import re
 import sys
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,13 +15,37 @@ _installed = Path(__file__).parent / "_conf"
 CONF = str(_installed if _installed.is_dir() else Path(__file__).parent.parent / "conf")
 
 
-def known_keys() -> dict[str, set[str]]:
-    """{"": all top-level keys, group: the keys of its options where these are no objects}."""
+def cache(part: str) -> str:
+    from ganlab.files import cache_path
+
+    return str(cache_path(part))
+
+
+def free_folder(path: str) -> str:
+    """`path`, or path-2, path-3, ...: the first that is not there yet. It is made, so that nobody else takes it."""
+    if os.environ.get("RANK", "0") != "0":  # one of several processes that were started from outside
+        return path
+    for i in itertools.count(1):
+        free = Path(path if i == 1 else f"{path}-{i}")
+        try:
+            free.mkdir(parents=True)
+            return str(free)
+        except FileExistsError:
+            continue
+    raise AssertionError
+
+
+def known_keys(cfg: Mapping[str, Any]) -> dict[str, set[str]]:
+    """{"": all top-level keys, group: its keys where it is no object}. A key is known if ganlab ships it, or if
+    something in `cfg`, unresolved, refers to it."""
     top = _read(Path(CONF) / "train.yaml")
-    known = {"": set(top) - {"defaults", "hydra"}}
-    for group in ("optimizer", "metrics", "trainer", "paths"):
+    known = {"": set(top) - {"defaults", "hydra"}, "optimizer": {"G", "D"}}
+    for group in ("metrics", "trainer", "paths"):
         known[group] = set().union(*(_read(path) for path in (Path(CONF) / group).glob("*.yaml"))) - {"defaults"}
-    return known | {key: set(top[key]) for key in ("speed", "start", "stop")}
+    known |= {key: set(top[key]) for key in ("speed", "start", "stop", "adam")}
+    for group, keys in known.items():
+        keys |= set(re.findall(rf"\$\{{{group}\.(\w+)", repr(cfg)) if group else ())
+    return known
 
 
 def _read(path: Path) -> dict[str, Any]:

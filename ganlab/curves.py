@@ -11,47 +11,50 @@ from ganlab.phase import Phase
 
 
 class Curves:
-    """Means since the last reading. Losses are taken in every round; what costs more (D's opinions, gradient norms)
-    only in rounds that are `measuring`: the ones a reading follows."""
+    """Means since the last reading. Losses are taken in every move. What costs more (what D thinks, gradient norms) is
+    taken in each player's first move after a reading: `pending` holds the players whose turn that is."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.weights: dict[str, float] = {}
-        self.measuring = False
+        self.pending = {"D", "G"}
 
     def add(self, name: str, value: Tensor, weight: float = 1.0) -> None:
         value = value.detach().float() if weight == 1 else value.detach().float() * weight
         self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.weights[name] = self.weights.get(name, 0.0) + weight
 
-    def watch(self, phase: Phase, losses: Mapping[str, Tensor], weight: float) -> None:
-        """Notes one micro-batch (`weight`: its share of the batch): each loss and, in D's phase, what D thinks."""
+    def watch(self, phase: Phase, losses: Mapping[str, Tensor], weight: float, boundary: float | None) -> None:
+        """Notes one micro-batch (`weight`: its share of the batch): each loss and, in D's phase, what D thinks.
+
+        boundary   logit above which D takes a sample for real; None, where the loss has none: halfway between its mean
+                   on the reals and its mean on the fakes
+        """
         for name, loss in losses.items():
             self.add(f"loss/{phase.player}/{name}", loss, weight)
-        if self.measuring and phase.player == "D":
+        if phase.player == "D" and "D" in self.pending and {"on_real", "on_fake"} <= vars(phase).keys():
+            outputs = {"real": phase.on_real, "fake": phase.on_fake}
+            logits = {k: torch.cat([t.detach().flatten() for t in tree_leaves(o.logits)]) for k, o in outputs.items()}
+            means = {k: v.mean() for k, v in logits.items()}
+            edge = (means["real"] + means["fake"]) / 2 if boundary is None else boundary
             for which, sign in (("real", 1), ("fake", -1)):
-                if f"on_{which}" in vars(phase):
-                    opinion = getattr(phase, f"on_{which}")
-                    logits = torch.cat([t.detach().flatten() for t in tree_leaves(opinion.logits)])
-                    self.add(f"D/logit_{which}", logits.mean(), weight)
-                    self.add(f"D/accuracy_{which}", (sign * logits > 0).float().mean(), weight)
+                self.add(f"D/logit_{which}", means[which], weight)
+                self.add(f"D/accuracy_{which}", (sign * (logits[which] - edge) > 0).float().mean(), weight)
 
     def read(self) -> dict[str, float]:
         """{name: mean} over all processes, and starts anew. Every process must call it."""
         if not self.sums:
             return {}
-        means = torch.stack([self.sums[k].cpu() / self.weights[k] for k in self.sums])
+        means = torch.stack([self.sums[k] / self.weights[k] for k in self.sums])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            device = next(iter(self.sums.values())).device
-            means = means.to(device)
             torch.distributed.all_reduce(means)
             means /= torch.distributed.get_world_size()
         values = dict(zip(self.sums, means.tolist(), strict=True))
-        self.sums, self.weights = {}, {}
+        self.sums, self.weights, self.pending = {}, {}, {"D", "G"}
         return values
 
     def state(self) -> dict[str, Any]:
-        return {"sums": dict(self.sums), "weights": dict(self.weights)}
+        return {"sums": dict(self.sums), "weights": dict(self.weights), "pending": sorted(self.pending)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.sums, self.weights = dict(state["sums"]), dict(state["weights"])
+        self.sums, self.weights, self.pending = dict(state["sums"]), dict(state["weights"]), set(state["pending"])

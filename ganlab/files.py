@@ -2,15 +2,19 @@
 
 import hashlib
 import os
+import shutil
+import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from filelock import FileLock
 from tqdm import tqdm
 
 
@@ -18,10 +22,14 @@ class Unavailable(RuntimeError):
     """A file that is needed can't be had; the message says where to put it by hand."""
 
 
+def cache_path(*parts: str) -> Path:
+    """A place under $GANLAB_CACHE, or ~/.cache/ganlab."""
+    return Path(os.environ.get("GANLAB_CACHE") or Path.home() / ".cache" / "ganlab").joinpath(*parts)
+
+
 def cache_folder(*parts: str) -> Path:
-    """A folder under $GANLAB_CACHE, or ~/.cache/ganlab; it is made."""
-    root = os.environ.get("GANLAB_CACHE") or Path.home() / ".cache" / "ganlab"
-    folder = Path(root).joinpath(*parts)
+    """The same, as a folder that is there."""
+    folder = cache_path(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -88,24 +96,33 @@ def fetch(remote: Remote, folder: str | Path, hint: str = "") -> Path:
     if remote.is_at(path):
         return path
     answers = []
-    for url in remote.urls:
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".part")
-            _download(url, part)
-            if not remote.is_at(part):
-                found = digest(part, remote.checksum.partition(":")[0])
-                part.unlink()
-                raise OSError(f"another file than expected: its checksum is {found}")
-            part.replace(path)
-            return path
-        except (OSError, urllib.error.URLError) as error:
-            answers.append(f"  {url}\n    {error}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):  # of several processes one downloads, the others find the file
+            for url in remote.urls:
+                try:
+                    if not remote.is_at(path):
+                        _download_checked(remote, url, path)
+                    return path
+                except (OSError, urllib.error.URLError) as error:
+                    answers.append(f"  {url}\n    {error}")
+    except OSError as error:
+        answers.append(f"  {path.parent} can't be written to: {error}")
     there = f"\nThe file that is there now has another checksum: {path}" if path.exists() else ""
     raise Unavailable(
         f"{remote.name} could not be downloaded:\n" + "\n".join(answers) + there + f"\nGet it by other means "
         f"(checksum {remote.checksum}) and put it here:\n  {path.absolute()}" + (f"\n{hint}" if hint else "")
     )
+
+
+def _download_checked(remote: Remote, url: str, path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    _download(url, part)
+    if not remote.is_at(part):
+        found = digest(part, remote.checksum.partition(":")[0])
+        part.unlink()
+        raise OSError(f"another file than expected: its checksum is {found}")
+    part.replace(path)
 
 
 def _download(url: str, part: Path, chunk: int = 1 << 20) -> None:
@@ -136,9 +153,17 @@ def _download(url: str, part: Path, chunk: int = 1 << 20) -> None:
             raise OSError(f"the connection ended after {part.stat().st_size} of {total} bytes; call again to continue")
 
 
-def once(path: Path, make: Callable[[], bytes]) -> Path:
-    """`path`, written with what `make` returns unless it is there."""
-    if not path.exists():
-        with atomic(path) as file:
-            file.write(make())
-    return path
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a .tar.gz or .zip into `folder`. Each of its top-level entries appears there whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as temporary:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(temporary)
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(temporary, filter="data")
+        for entry in Path(temporary).iterdir():
+            target = folder / entry.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(entry, target)

@@ -22,7 +22,7 @@ from ganlab.ema import EMA
 from ganlab.losses import Loss
 from ganlab.phase import Data, Phase, full, micro, output_of, size, take, wrap
 from ganlab.rng import BatchRNG, IndexedRNG, reseed, seed_of
-from ganlab.schedule import Schedule, at, crossed, within
+from ganlab.schedule import Schedule, at, within
 from ganlab.tasks import Generate, Task
 from ganlab.terms import Term
 
@@ -46,7 +46,6 @@ class GAN(L.LightningModule):
     share_fake     both players see the same fakes in a round, made once; otherwise each move draws its own
     lr_schedule    factor on the learning rates as a function of `seen`, or {"G": ..., "D": ...}; None: constant
     start, stop    {"G": kimg, "D": kimg}: when a player starts and stops moving
-    log_every      kimg between two points of a curve
     seed           of everything that belongs to samples; how networks are initialised is the caller's
 
     Made for precision 32-true, bf16-mixed and 64-true: bare optimizers are stepped here, without a loss scaler.
@@ -66,7 +65,7 @@ class GAN(L.LightningModule):
         n_critic: int = 1, micro_batches: int = 1, clip_norm: float | None = None, share_fake: bool = False,
         lr_schedule: Schedule | Mapping[str, Schedule | None] | None = None,
         start: Mapping[str, float] | None = None, stop: Mapping[str, float | None] | None = None,
-        log_every: float = 1.0, seed: int = 0,
+        seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
@@ -78,7 +77,7 @@ class GAN(L.LightningModule):
         self.optimizer, self.lr_schedule = per_player(optimizer), per_player(lr_schedule)
         self.start, self.stop = start or {}, stop or {}
         self.every, self.micro_batches, self.clip_norm = {"D": 1, "G": n_critic}, micro_batches, clip_norm
-        self.share_fake, self.log_every, self.seed = share_fake, log_every, seed
+        self.share_fake, self.seed = share_fake, seed
         self.rounds = self.seen = 0  # rounds played; real samples shown to D over all devices: the one clock
         self.curves = Curves()
         check_game(self)
@@ -92,7 +91,6 @@ class GAN(L.LightningModule):
 
     def round(self, batch: Any) -> None:
         samples = size(batch) * self.trainer.world_size
-        self.curves.measuring = crossed(self.seen, self.seen + samples, self.log_every)
         for net in (self.G, self.D, self.G_ema):
             getattr(net, "set_clock", lambda seen: None)(self.seen)
         made: list[Phase] = []  # with share_fake: D's phase, whose fakes G's phase uses
@@ -128,7 +126,7 @@ class GAN(L.LightningModule):
                 total = sum(goals[name].factor(player, self.seen) * loss for name, loss in losses.items())
                 with self.averaging(last=rows.stop == n), torch.autocast(self.device.type, enabled=False):
                     self.manual_backward(total * share)
-                self.curves.watch(phase, losses, share)
+                self.curves.watch(phase, losses, share, boundary=getattr(self.loss, "boundary", None))
                 phases += [phase] if watching or self.share_fake else []
         self.step(player)
         with torch.no_grad():
@@ -142,12 +140,13 @@ class GAN(L.LightningModule):
         rate = at(self.lr_schedule[player] or 1.0, self.seen)
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
-        if self.clip_norm is not None or self.curves.measuring:
+        if self.clip_norm is not None or player in self.curves.pending:
             moving = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in moving])
             self.curves.add(f"gradient_norm/{player}", norm)
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(moving, self.clip_norm, norm)
+            self.curves.pending.discard(player)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -170,7 +169,7 @@ class GAN(L.LightningModule):
     @torch.no_grad()
     def generate(self, start: int, n: int, seed: int = 0, cond: Data = None) -> Data:
         """Samples start .. start + n - 1 of G_ema; sample i depends on (seed, i) alone. cond: labels, None to draw."""
-        return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device), cond))
+        return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device, self.dtype), cond))
 
     @torch.no_grad()
     def reconstruct(self, batch: Any, seed: int = 0) -> dict[str, Data]:
@@ -198,7 +197,7 @@ class GAN(L.LightningModule):
 
 
 def per_player(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {"D": value, "G": value}
+    return {"D": None, "G": None} | dict(value) if isinstance(value, Mapping) else {"D": value, "G": value}
 
 
 @contextmanager

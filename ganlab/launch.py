@@ -22,9 +22,16 @@ def started_by_others() -> bool:
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
-def gpus(accelerator: str) -> int:
+def world() -> int | None:
+    """How many processes others started; None: they did not."""
+    if not started_by_others():
+        return None
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+
+
+def gpus(trainer: Mapping[str, Any]) -> int:
     """How many GPUs a run may use; does not initialise CUDA."""
-    return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    return torch.cuda.device_count() if trainer["accelerator"] in ("auto", "gpu", "cuda") else 0
 
 
 def processes(trainer: Mapping[str, Any]) -> int:
@@ -35,7 +42,7 @@ def processes(trainer: Mapping[str, Any]) -> int:
     """
     devices = trainer["devices"]
     if devices in ("auto", -1):
-        return max(1, gpus(trainer["accelerator"]))
+        return max(1, gpus(trainer))
     if isinstance(devices, list):
         return len(devices)
     if isinstance(devices, int) and devices > 0:

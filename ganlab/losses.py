@@ -20,7 +20,10 @@ class Loss(nn.Module):
 
     weight        {"D": ..., "G": ...}: factor on each player's adversarial loss, 1 where not given
     start, stop   kimg between which the adversarial loss is played; outside, only terms move the players
+    boundary      logit above which D takes a sample for real; None: the loss has no such logit
     """
+
+    boundary: float | None = 0.0
 
     grad_inputs: frozenset[str] = frozenset()  # a loss that needs input gradients names "fake" or "real", as terms do
 
@@ -84,6 +87,7 @@ class LeastSquares(Loss):
     def __init__(self, a: float = 0.0, b: float = 1.0, c: float = 1.0, **kwargs):
         super().__init__(**kwargs)
         self.a, self.b, self.c = a, b, c
+        self.boundary = (a + b) / 2
 
     def discriminator(self, phase: Phase) -> Tensor:
         return pair(lambda x: 0.5 * (x - self.b).square(), lambda y: 0.5 * (y - self.a).square(), phase)
@@ -95,6 +99,8 @@ class LeastSquares(Loss):
 class Wasserstein(Loss):
     """D is a critic without a sigmoid, to be kept Lipschitz by a term (Arjovsky et al. 2017, arXiv:1701.07875)."""
 
+    boundary: float | None = None
+
     def discriminator(self, phase: Phase) -> Tensor:
         return pair(lambda x: -x, lambda y: y, phase)
 
@@ -105,6 +111,8 @@ class Wasserstein(Loss):
 class Hinge(Wasserstein):
     """Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, eq. 16 and 17."""
 
+    boundary = 0.0
+
     def discriminator(self, phase: Phase) -> Tensor:
         return pair(lambda x: F.relu(1 - x), lambda y: F.relu(1 + y), phase)
 
@@ -112,6 +120,8 @@ class Hinge(Wasserstein):
 class Relativistic(Loss):
     """Each real against one fake: softplus of the difference of their logits (Jolicoeur-Martineau 2019,
     arXiv:1807.00734; with R1 and R2 in Huang et al. 2024, arXiv:2501.05441, eq. 2)."""
+
+    boundary: float | None = None
 
     def discriminator(self, phase: Phase) -> Tensor:
         return each(lambda x, y: F.softplus(y - x), phase.on_real.logits, phase.on_fake.logits)

@@ -75,16 +75,28 @@ def git() -> dict[str, Any] | None:
     return None
 
 
-def claim(folder: str, resume: str | None) -> None:
-    """Nothing is ever lost: a folder that holds a run is not written to by another.
+class Taken(ValueError):
+    """The folder is not this run's: nothing may be written to it."""
+
+
+def claim(folder: str, resume: str | None, told: dict[str, Any]) -> None:
+    """Nothing is ever lost: makes the folder this run's by writing run.json, unless it is another run's.
 
     Raises:
-        ValueError: it does
+        Taken: it is, and this one does not go on with it
     """
-    if (Path(folder) / "run.json").exists() and resume is None:
-        raise ValueError(
-            f"{folder} already holds a run: choose another hydra.run.dir, or go on with it: resume={folder}"
-        )
+    path = Path(folder) / "run.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "x") as file:
+            json.dump(told, file, indent=1)
+    except FileExistsError:
+        if resume is None or path.parent.resolve() not in Path(resume).expanduser().resolve().parents:
+            going_on = Path(resume).expanduser().resolve() == path.parent.resolve() if resume else False
+            if not going_on:
+                raise Taken(
+                    f"{folder} already holds a run: choose another hydra.run.dir, or go on with it: resume={folder}"
+                ) from None
 
 
 def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str, Any]) -> None:
@@ -107,27 +119,34 @@ def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str
         write_text(Path(folder) / "run.json", json.dumps({**told, "seed": settings["seed"], **where}, indent=1))
 
 
-def failed(folder: str, error: Exception) -> None:
-    text = str(error).strip() or type(error).__name__
-    write_text(Path(folder) / "result.json", json.dumps({"status": "failed", "error": text.splitlines()[0][:500]}))
+FAILED: list[str] = []  # folders of runs that failed in this process, for the end of a sweep
 
 
-def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str) -> float:
+def failed(folder: str, overrides: list[str], error: Exception) -> None:
+    """Remembers that a run of a sweep failed, in its folder if that is its own."""
+    FAILED.append(folder)
+    if not isinstance(error, Taken):
+        text = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+        content = {"status": "failed", "error": text, "overrides": overrides}
+        write_text(Path(folder) / "result.json", json.dumps(content, indent=1))
+
+
+def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str, overrides: list[str]) -> float:
     """Writes result.json and the hyperparameters with their score, prints the summary, returns the best score."""
     from ganlab.callbacks.curves import LogCurves
     from ganlab.callbacks.evaluate import Evaluate
 
     evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)
     curves = next((c for c in trainer.callbacks if isinstance(c, LogCurves)), None)
-    result: dict[str, Any] = {"status": "done", "kimg": gan.seen / 1000}
+    result: dict[str, Any] = {"status": "done", "overrides": overrides, "kimg": gan.seen / 1000}
     if curves is not None and curves.kimg:
         result |= {"seconds": curves.training, "sec_per_kimg": curves.training / curves.kimg}
-    if evaluate is not None and evaluate.history:
+    if evaluate is not None and evaluate.best is not None:
         name = evaluate.monitored
         result |= {"score": name, "best": evaluate.best[name], "best_kimg": evaluate.best["kimg"]}
         result |= {"final": evaluate.history[-1][name], "protocol": evaluate.protocol(trainer)}
         result["scores"] = evaluate.history[-1]
-        result["lower_is_better"] = evaluate.lower_is_better
+        result |= {"lower_is_better": evaluate.lower_is_better, "best_checkpoint": evaluate.best_checkpoint}
     if trainer.is_global_zero:
         write_text(Path(folder) / "result.json", json.dumps(result, indent=1))
         scores = {f"final/{k}": v for k, v in result.get("scores", {}).items()}
@@ -143,35 +162,36 @@ def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str) -> 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings by which runs differ, flat: {"optimizer.lr": 0.0002, ...}."""
-    left_out = ("callbacks", "logger", "paths", "trainer", "speed", "resume")
+    left_out = ("callbacks", "logger", "paths", "speed", "resume")
     values = flat({k: v for k, v in settings.items() if k not in left_out})
-    return {
-        k: v if isinstance(v, (int, float, str, bool)) else str(v)[:100] for k, v in values.items() if v is not None
-    }
+    plain = lambda v: v if isinstance(v, (int, float, str, bool)) else str(v)[:100]
+    return {k: plain(v) for k, v in values.items() if v is not None}
 
 
 def summary(result: Mapping[str, Any], folder: str) -> str:
     """The last words of a run."""
-    here = Path(os.path.relpath(folder)) if not os.path.relpath(folder).startswith("..") else Path(folder)
+    here = Path(relative(folder))
     lines = []
     if "score" in result:
-        best = f"best {result['best']:.4g} at {result['best_kimg']:g} kimg"
-        lines += [
-            ("score", f"{result['score']} {result['final']:.4g} at the end, {best}"),
-            ("protocol", result["protocol"]),
-        ]
+        ends = f"{result['final']:.4g} at the end, best {result['best']:.4g} at {result['best_kimg']:g} kimg"
+        lines += [("score", f"{result['score']} {ends}"), ("protocol", result["protocol"])]
     trained = f"{result['kimg']:g} kimg"
     if "seconds" in result:
-        trained += (
-            f" in {result['seconds']:.0f} s, {result['sec_per_kimg']:.3g} s per kimg (scores and pictures not counted)"
-        )
+        speed = f"{result['sec_per_kimg']:.3g} s per kimg"
+        trained += f" in {result['seconds']:.0f} s, {speed} (scores and pictures not counted)"
     lines.append(("trained", trained))
     if (here / "samples").is_dir():
         lines.append(("pictures", str(here / "samples")))
-    if (here / "checkpoints").is_dir():
-        names = [n for n in ("best.ckpt", "last.ckpt") if (here / "checkpoints" / n).exists()]
-        lines.append(("model", ", ".join(str(here / "checkpoints" / n) for n in names)))
-        lines.append(("samples", f"python -m ganlab.sample checkpoint={here / 'checkpoints' / names[0]}"))
+    last, best = here / "checkpoints" / "last.ckpt", result.get("best_checkpoint")
+    models = [shown for shown in (best and relative(best), str(last) if last.exists() else None) if shown]
+    if models:
+        lines += [("model", ", ".join(models)), ("samples", f"python -m ganlab.sample checkpoint={models[0]}")]
     boarded = (here / "tensorboard").is_dir()
     lines.append(("curves", f"tensorboard --logdir {here}" if boarded else str(here / "metrics.csv")))
     return "\n".join(f"{name:<9} {text}" for name, text in lines)
+
+
+def relative(path: str) -> str:
+    """As one would type it here."""
+    short = os.path.relpath(path)
+    return path if short.startswith("..") else short

@@ -7,6 +7,7 @@ a `SampleRNG`. What networks draw by themselves (dropout) comes from torch's def
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,9 +70,11 @@ class BatchRNG(SampleRNG):
 class IndexedRNG(SampleRNG):
     """Sample i draws from its own (seed, i), on the CPU: evaluation is the same on any number and kind of devices."""
 
-    def __init__(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"):
-        self.device = device
+    def __init__(
+        self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu", dtype: Any = torch.float32
+    ):
+        self.device, self.dtype = device, dtype
         self.generators = [torch.Generator().manual_seed(seed_of(seed, "sample", i)) for i in indices]
 
     def _draw(self, kind: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        return torch.stack([kind(shape, generator=g) for g in self.generators]).to(self.device)
+        return torch.stack([kind(shape, generator=g) for g in self.generators]).to(self.device, self.dtype)

@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def sample(
-    checkpoint: str, n: int, start: int, seed: int, classes: list[int] | None, truncation: float | None,
+    checkpoint: str, n: int, start: int, seed: int, classes: list[int] | int | None, truncation: float | None,
     interpolations: int, columns: int, output: str | None, batch_size: int, device: str, trust: list[str],
 ) -> Path:  # fmt: skip
     """Writes the samples of a checkpoint's G_ema as PNG files, with a sheet of them and one of interpolations.
@@ -37,11 +37,16 @@ def sample(
     from ganlab.files import atomic
     from ganlab.pictures import interpolated, save_sheet
 
-    if n < 1:
-        raise ValueError(f"n={n}: must be at least 1")
+    for key, value in (("n", n), ("batch_size", batch_size), ("columns", columns)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
+    classes = [classes] if isinstance(classes, int) else classes
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    sampler = Sampler.load(checkpoint, trust).to(device)
+    try:
+        sampler = Sampler.load(checkpoint, trust).to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device} can't be used here: {error}") from None
     if truncation is not None:
         sampler.truncate(truncation)
     known = getattr(sampler.task, "classes", None)
@@ -49,7 +54,8 @@ def sample(
         if not known or not 0 <= label < known:
             has = f"labels 0 to {known - 1}" if known else "no labels"
             raise ValueError(f"classes={classes}: this generator has {has}")
-    folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "generated"
+    name = f"{Path(checkpoint).stem}_seed_{seed}" + (f"_truncation_{truncation:g}" if truncation is not None else "")
+    folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "generated" / name
     wanted: list[tuple[str, Any]] = [(f"class_{c}_", c) for c in classes] if classes else [("", None)]
     for prefix, label in wanted:
         made = []

@@ -1,5 +1,6 @@
 """From a composed config to settings (plain values) and from settings to objects; what the entries share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import hydra
@@ -12,13 +13,17 @@ from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
 
 
-def prepare(cfg: DictConfig) -> dict[str, Any]:
+def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The settings as plain values, completed with what only the data knows. What can be refused is refused here: keys
-    and combinations first, before any data are read; then the data and weights are fetched that are not at hand."""
-    drop_settings_of_terms_not_chosen(cfg)
-    known = known_keys()
+    and combinations first, before any data are read; then the data and weights are fetched that are not at hand.
+
+    overrides   of the command line
+    """
+    drop_settings_of_removed_terms(cfg, overrides)
+    given: Any = OmegaConf.to_container(cfg)
+    known = known_keys(given)
     known["trainer"] |= checks.arguments_of(L.Trainer) or set()
-    checks.check_keys(OmegaConf.to_container(cfg), known, hydra.utils.get_object)  # type: ignore[arg-type]
+    checks.check_keys(given, known, hydra.utils.get_object)
     data = made(OmegaConf.to_container(cfg.data, resolve=True))
     facts = data.facts()
     with open_dict(cfg):
@@ -26,13 +31,16 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
         if cfg.g_steps is not None:
             cfg.max_kimg = cfg.g_steps * cfg.n_critic * cfg.data.batch_size / 1000
             print(f"g_steps={cfg.g_steps:,} moves of G are max_kimg={cfg.max_kimg:,}")
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    processes = launch.processes(settings["trainer"])
-    gpus, alone = launch.gpus(settings["trainer"]["accelerator"]), not launch.started_by_others()
-    checks.check_run(settings, processes, gpus, alone)
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    alone = not launch.started_by_others()
+    checks.check_run(settings, launch.processes(settings["trainer"]), launch.gpus(settings["trainer"]), launch.world())
     if (resumed := checkpoint.find(settings["resume"])) is not None:
         checks.check_resume(checkpoint.load(resumed)["ganlab"]["config"], settings)
-    build(settings)
+    gan = build(settings)
+    try:
+        gan.configure_optimizers()
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"optimizer: {error}") from None
     extractors = [made(settings["extractor"])] if settings["metrics"]["enabled"] else []
     for extractor in extractors:
         extractor.check(facts)
@@ -50,13 +58,20 @@ def callbacks_and_loggers(settings: dict[str, Any]) -> tuple[list[Any], list[Any
     return callbacks, [made(node) for node in settings["logger"].values() if node]
 
 
-def drop_settings_of_terms_not_chosen(cfg: DictConfig) -> None:
-    """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when `terms=[]` takes r1 itself away."""
+def drop_settings_of_removed_terms(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when the command line takes r1 itself away.
+
+    Raises:
+        ValueError: a term has settings and was not chosen at all
+    """
+    removed = any(o.lstrip("~").startswith("terms=") for o in overrides)
     with open_dict(cfg):
         for name in [name for name, node in cfg.terms.items() if node is not None and "_target_" not in node]:
-            if name not in groups()["terms"]:
+            if not removed:
+                shipped = ", ".join(sorted(groups()["terms"]))
                 raise ValueError(
-                    f"terms.{name}: there is no such term. Known here: {', '.join(sorted(groups()['terms']))}"
+                    f"terms.{name} has settings, but no such term was chosen: add `override /terms: [{name}]` to the "
+                    f"defaults of your yaml, or +terms=[{name}] to the command. ganlab has {shipped}"
                 )
             del cfg.terms[name]
 

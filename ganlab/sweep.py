@@ -3,57 +3,55 @@
 import csv
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-
-from ganlab.files import write_text
 
 
 class SweepTable(Callback):
     """Prints the table and writes it to sweep.csv in the sweep's folder. Ends with exit code 1 if a run failed."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from ganlab.files import write_text
+        from ganlab.report import FAILED
+
         folder = Path(config.hydra.sweep.dir)
         rows = table(folder)
-        if not rows:
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(folder / "sweep.csv", text.getvalue())
-        print(f"\n{aligned(rows)}\n\ntable   {folder / 'sweep.csv'}\ncurves  tensorboard --logdir {folder}")
-        failed = [row["run"] for row in rows if row["status"] == "failed"]
-        if failed:
-            sys.exit(f"error: {len(failed)} of {len(rows)} runs failed: {', '.join(failed)}")
+        if rows:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            write_text(folder / "sweep.csv", text.getvalue())
+            print(f"\n{aligned(rows)}\n\ntable   {folder / 'sweep.csv'}\ncurves  tensorboard --logdir {folder}")
+        failed = {row["run"] for row in rows if row["status"] != "done"}
+        failed |= {os.path.relpath(path, folder) for path in FAILED}
+        if failed or not rows:
+            sys.exit(f"error: {len(failed)} of {len(rows)} runs failed: {', '.join(sorted(failed))}")
 
 
 def table(folder: Path) -> list[dict[str, Any]]:
     """One row per run of a sweep, the best score first, failed ones last. Columns: what differs in their overrides, and
     how they ended."""
     runs = []
-    for path in sorted(folder.glob("*/.hydra/overrides.yaml"), key=lambda p: (len(p.parent.parent.name), p)):
-        overrides = dict(item.lstrip("+~").partition("=")[::2] for item in yaml.safe_load(path.read_text()))
-        result = path.parent.parent / "result.json"
-        ended = json.loads(result.read_text()) if result.exists() else {"status": "failed", "error": "it did not end"}
-        runs.append((path.parent.parent.name, overrides, ended))
+    for path in sorted(folder.rglob("run.json")) + sorted(folder.rglob("result.json")):
+        if path.name == "result.json" or not (path.parent / "result.json").exists():
+            ended = json.loads(path.read_text())
+            ended = ended if "status" in ended else {**ended, "status": "failed", "error": "it did not end"}
+            overrides = dict(item.lstrip("+~").partition("=")[::2] for item in ended["overrides"])
+            runs.append((str(path.parent.relative_to(folder)), overrides, ended))
+    runs.sort(key=lambda run: (len(run[0]), run[0]))
     keys = {key: None for _, overrides, _ in runs for key in overrides}  # in order of appearance
     differing = [key for key in keys if len({overrides.get(key) for _, overrides, _ in runs}) > 1]
     rows: list[dict[str, Any]] = []
     for name, overrides, ended in sorted(runs, key=lambda run: order(run[2])):
-        row: dict[str, Any] = {
-            "run": name,
-            **{key: overrides.get(key, "") for key in differing},
-            "status": ended["status"],
-        }
-        row["score"] = ended.get("score", "")
-        row |= {key: ended.get(key, "") for key in ("best", "best_kimg", "final", "kimg", "sec_per_kimg", "error")}
-        rows.append(row)
+        row: dict[str, Any] = {"run": name, **{key: overrides.get(key, "") for key in differing}}
+        columns = ("status", "score", "best", "best_kimg", "final", "kimg", "sec_per_kimg", "error")
+        rows.append(row | {key: ended.get(key, "") for key in columns})
     return rows
 
 

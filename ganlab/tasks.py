@@ -1,5 +1,6 @@
 """Tasks: what the data serves becomes what the game is played with."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -65,6 +66,11 @@ class Generate(Task):
         self.z_dim = self.z_dim or getattr(gan.G, "z_dim", None)
         if not self.z_dim:
             raise ValueError("the length of the noise is not known: give Generate(z_dim=...) or let G have a z_dim")
+        for net in (gan.G, getattr(gan, "D", None)):
+            if net is not None and self.classes and not takes_labels(net):
+                raise ValueError(
+                    f"task.labels={self.labels}: {type(net).__name__}.forward takes no label: set task.labels=null"
+                )
 
     def noise(self, rng: SampleRNG) -> Tensor:
         assert self.z_dim is not None
@@ -87,6 +93,11 @@ class Generate(Task):
 
     def show(self, x: Tensor) -> Tensor:
         return points_as_picture(x, self.extent) if x.dim() == 2 else x
+
+
+def takes_labels(net: nn.Module) -> bool:
+    kinds = [p.kind for p in inspect.signature(net.forward).parameters.values()]
+    return inspect.Parameter.VAR_POSITIONAL in kinds or len(kinds) > 1
 
 
 def points_as_picture(x: Tensor, extent: float, resolution: int = 256) -> Tensor:

@@ -10,10 +10,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganlab.conf import CONF, options
+from ganlab.conf import CONF, cache, free_folder, options
 
+MULTIRUN = RunMode.MULTIRUN
 log = logging.getLogger("ganlab")
 OmegaConf.register_new_resolver("ganlab.options", options, replace=True)
+OmegaConf.register_new_resolver("ganlab.free", free_folder, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
@@ -22,20 +25,27 @@ def main(cfg: DictConfig) -> float:
     from ganlab import launch, report
     from ganlab.settings import prepare
 
-    folder, sweeping = HydraConfig.get().runtime.output_dir, HydraConfig.get().mode == RunMode.MULTIRUN
+    hydra_cfg = HydraConfig.get()
+    folder, overrides, sweeping = (
+        hydra_cfg.runtime.output_dir,
+        list(hydra_cfg.overrides.task),
+        hydra_cfg.mode == MULTIRUN,
+    )
+    alone = not launch.started_by_others()
     try:
-        settings = prepare(cfg)
-        story = report.story(list(HydraConfig.get().overrides.task))
+        if sweeping and not alone:
+            raise report.Taken("a sweep starts the processes of its runs itself: start it without torchrun or srun")
+        settings, story = prepare(cfg, overrides), report.story(overrides)
+        if alone:
+            report.claim(folder, settings["resume"], story)
         processes = launch.processes(settings["trainer"])
-        if not launch.started_by_others():
-            report.claim(folder, settings["resume"])
-        if launch.started_by_others() or (processes == 1 and not sweeping):
+        if not alone or (processes == 1 and not sweeping):
             return train(settings, folder, story)
         return launch.run(train, settings, folder, story, processes=processes)
     except Exception as error:
         if sweeping:
-            log.error("this job failed: %s", error)
-            report.failed(folder, error)
+            log.error("this run failed, the sweep goes on: %s", error)
+            report.failed(folder, overrides, error)
             return math.inf
         if isinstance(error, report.EXPECTED):
             sys.exit(f"error: {error}")
@@ -66,7 +76,7 @@ def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float
     )  # fmt: skip
     report.begin(trainer, settings, folder, story)
     trainer.fit(gan, datamodule=data, ckpt_path=checkpoint.find(settings["resume"]), weights_only=True)
-    return report.finish(trainer, gan, settings, folder)
+    return report.finish(trainer, gan, settings, folder, story["overrides"])
 
 
 if __name__ == "__main__":

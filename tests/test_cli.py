@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +70,11 @@ def test_the_last_words_say_where_everything_is(run):
 
 def test_a_run_is_never_written_over(run):
     folder, _ = run
-    before = (folder / "result.json").read_bytes()
-    text = ganlab("max_kimg=1", f"hydra.run.dir={folder}", cwd=folder.parent, code=1)
+    content = lambda: {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.parent.name != "generated"}
+    before = content()
+    text = ganlab("max_kimg=1", "seed=7", f"hydra.run.dir={folder}", *QUIET, cwd=folder.parent, code=1)
     assert "already holds a run" in text
-    assert (folder / "result.json").read_bytes() == before
+    assert content() == before
 
 
 def test_the_folder_tells_its_own_story(run):
@@ -203,7 +205,7 @@ def test_own_code_in_a_sweep_on_two_devices_with_a_failing_run(own):
     )  # fmt: skip
     assert "mygan broke on purpose" in text
     assert "2 of 4 runs failed: 0, 2" in text
-    assert sorted(p.name for p in (own / "sweep").iterdir()) == ["0", "1", "2", "3", "multirun.yaml", "sweep.csv"]
+    assert sorted(p.name for p in (own / "sweep").iterdir()) == ["0", "1", "2", "3", "sweep.csv"]
     assert not (own / "multirun").exists()
     assert not (own / "outputs").exists()
     with open(own / "sweep" / "sweep.csv") as file:
@@ -219,6 +221,14 @@ def test_own_code_in_a_sweep_on_two_devices_with_a_failing_run(own):
     assert len(groups) == 2
     best = min(float(rows[r]["best"]) for r in "13")
     assert float(next(iter(rows.values()))["best"]) == best
+
+    finished = (own / "sweep" / "1" / "result.json").read_bytes()  # the same once more: nothing is written over
+    text = ganlab(
+        "--config-dir", "my_conf", "-m", "model=mine", "seed=5,6", "max_kimg=0.1", "hydra.sweep.dir=sweep", *QUIET,
+        cwd=own, code=1,
+    )  # fmt: skip
+    assert "already holds a run" in text
+    assert (own / "sweep" / "1" / "result.json").read_bytes() == finished
 
 
 def test_own_code_resumes_bit_for_bit_in_a_new_process_and_is_sampled_by_trust(own):
@@ -250,7 +260,7 @@ def test_own_code_resumes_bit_for_bit_in_a_new_process_and_is_sampled_by_trust(o
     text = ganlab(checkpoint, "n=2", cwd=own, module="ganlab.sample", code=1)
     assert "trust=[mygan]" in text
     ganlab(checkpoint, "n=2", "trust=[mygan]", "truncation=0.5", cwd=own, module="ganlab.sample")
-    assert (elsewhere / "rest" / "generated" / "sheet.png").exists()
+    assert (elsewhere / "rest" / "generated" / "last_seed_0_truncation_0.5" / "sheet.png").exists()
 
 
 def test_own_options_are_in_the_help(own):
@@ -332,3 +342,61 @@ def test_an_installed_wheel_works_from_anywhere(own):
     shown = subprocess.run([sys.executable, "-c", code], cwd=own, env=env, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == str(own / "site" / "ganlab" / "_conf")
     assert (own / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_two_processes_resume_bit_for_bit_in_their_own_folder(tmp_path):
+    """Begun, stopped and continued in one folder: the weights of an undisturbed run, and curves without a gap."""
+    common = [
+        "trainer.devices=2",
+        "data.batch_size=64",
+        "log_every=1",
+        "metrics.enabled=false",
+        "callbacks.samples=null",
+        *TINY[:2],
+    ]
+    ganlab(*common, "max_kimg=4", "hydra.run.dir=whole", cwd=tmp_path)
+    ganlab(*common, "max_kimg=2", "hydra.run.dir=parts", cwd=tmp_path)
+    ganlab(*common, "max_kimg=4", "hydra.run.dir=parts", "resume=parts", cwd=tmp_path)
+    whole, parts = (
+        torch.load(tmp_path / d / "checkpoints" / "last.ckpt", weights_only=True) for d in ("whole", "parts")
+    )
+    assert whole["clock"]["seen"] == parts["clock"]["seen"] == 4032
+    for name, value in whole["state_dict"].items():
+        if isinstance(value, torch.Tensor) and "running_" not in name and "num_batches" not in name:
+            assert torch.equal(value, parts["state_dict"][name]), name
+    texts = {d: (tmp_path / d / "metrics.csv").read_text().splitlines() for d in ("whole", "parts")}
+    rows = {d: list(csv.DictReader(text)) for d, text in texts.items()}
+    assert [float(r["kimg"]) for r in rows["parts"]][:2] == [float(r["kimg"]) for r in rows["whole"]][:2]
+    assert [round(float(r["kimg"])) for r in rows["parts"]] == [1, 2, 3, 4]
+    result = json.loads((tmp_path / "parts" / "result.json").read_text())
+    assert result["seconds"] / result["kimg"] == pytest.approx(result["sec_per_kimg"], rel=0.05)
+    text = ganlab(*common, "max_kimg=5", "hydra.run.dir=whole", "resume=parts", cwd=tmp_path, code=1)
+    assert "whole already holds a run" in text  # to go on with a run is not to write over another
+
+
+def test_processes_that_others_started_must_be_as_many_as_asked(tmp_path, monkeypatch):
+    """torchrun with another number, or around a sweep, would train independent runs into one folder."""
+    for key, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(key, value)
+    text = ganlab("max_kimg=1", "hydra.run.dir=run", cwd=tmp_path, code=1)
+    assert "2 processes were started" in text
+    assert "set trainer.devices=2" in text
+    text = ganlab("-m", "seed=1,2", "max_kimg=1", "hydra.sweep.dir=sweep", cwd=tmp_path, code=1)
+    assert "start it without torchrun" in text
+
+
+def test_torchrun(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "ganlab"]
+    arguments = ["trainer.devices=2", "trainer.accelerator=cpu", "max_kimg=1", "hydra.run.dir=run", *TINY, *QUIET]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, *arguments], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=300)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+
+
+def test_runs_that_start_in_the_same_second_have_their_own_folders(tmp_path):
+    from ganlab.conf import free_folder
+
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(free_folder, [str(tmp_path / "outputs" / "now")] * 20))
+    assert len(set(folders)) == 20
+    assert str(tmp_path / "outputs" / "now-2") in folders

@@ -13,7 +13,7 @@ from ganlab.conf import CONF, known_keys, options
 from ganlab.data.rounds import DataModule
 from ganlab.gan import GAN
 from ganlab.metrics.extractors import Classifier
-from ganlab.settings import drop_settings_of_terms_not_chosen, prepare
+from ganlab.settings import drop_settings_of_removed_terms, prepare
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +26,13 @@ def _nothing_is_read(monkeypatch):
 @pytest.mark.parametrize(("name", "option"), [(g, o) for g in GROUPS for o in group(g)])
 def test_every_option_composes(name, option):
     cfg = composed(f"terms=[{option}]" if name == "terms" else f"{name}={option}")
-    check_keys(OmegaConf.to_container(cfg), known_keys(), get_object)
+    given = OmegaConf.to_container(cfg)
+    check_keys(given, known_keys(given), get_object)
 
 
 def test_every_group_has_a_default():
-    listed = {next(iter(d)).removeprefix("override ") for d in TRAIN["defaults"] if isinstance(d, dict)}
-    assert listed == set(GROUPS)
+    listed = {next(iter(d)) for d in TRAIN["defaults"] if isinstance(d, dict)}
+    assert listed - {"override hydra/job_logging"} == set(GROUPS)
     assert TRAIN["defaults"][0] == "_self_"
 
 
@@ -57,10 +58,19 @@ def test_terms_from_the_command_line():
 def test_an_experiments_settings_of_a_term_go_with_the_term():
     cfg = composed("experiment=ring", "terms=[r2]")
     assert "weight" in cfg.terms.r1
-    drop_settings_of_terms_not_chosen(cfg)
+    drop_settings_of_removed_terms(cfg, ["experiment=ring", "terms=[r2]"])
     assert list(cfg.terms) == ["r2"]
-    with pytest.raises(ValueError, match=r"terms.r3: there is no such term. Known here: dragan, gp, r1, r2"):
-        prepare(settings(terms__r3__weight=1))
+    with pytest.raises(ValueError, match=r"terms.gp has settings, but no such term was chosen: .*\+terms=\[gp\]"):
+        prepare(settings(terms__gp__weight=1))
+
+
+def test_an_optimizer_has_its_own_learning_rate_and_a_user_may_bring_one(tmp_path):
+    assert composed("optimizer=sgd").optimizer.lr == 0.1
+    assert composed("model=wgan_gp").optimizer.betas == [0.0, 0.9]
+    assert composed("model=wgan_gp", "optimizer.lr=1e-3").optimizer.G.lr == 1e-3
+    cfg = settings(optimizer__weight_decay=0.1, optimizer__G__weight_decay="${optimizer.weight_decay}")
+    given = OmegaConf.to_container(cfg)
+    check_keys(given, known_keys(given), get_object)
 
 
 def test_help_has_a_line_for_every_option():
@@ -95,7 +105,7 @@ def settings(**changes):
         ("metrics__evry", 1, "metrics.every"),
         ("trainer__device", 1, "trainer.devices"),
         ("callbacks__samples__rowss", 1, "callbacks.samples.rows"),
-        ("logger__csv__savedir", 1, "logger.csv.save_dir"),
+        ("logger__csv__paths", 1, "logger.csv.path"),
         ("speed__round", 1, "speed.rounds"),
         ("paths__outptu", 1, "paths.output"),
         ("start__g", 1, "start.G"),
@@ -133,6 +143,15 @@ def test_the_usual_refused_keys_need_no_plus():
         (["n_critic=0"], "n_critic=0"),
         (["max_kimg=0"], "max_kimg=0"),
         (["log_every=0"], "log_every=0"),
+        (["log_every=0.5"], "log_every=0.5: must be a whole number"),
+        (["metrics.every=0.5"], "metrics.every=0.5"),
+        (["trainer=gpu"], "there is no GPU here"),
+        (["optimizer.G.lr=null"], "optimizer"),
+        (["task.labels=data"], "takes no label"),
+        (["+terms.r1.player=G"], "belongs to D"),
+        (["+callbacks.sample.every=5"], "callbacks.sample: there is no such entry"),
+        (["+optimizer.momentum=0.9"], "optimizer.momentum: there is no such key"),
+        (["optimizer=sgd", "+optimizer.betas=[0,1]"], "optimizer.betas: there is no such key"),
         (["terms=[gp]"], "without batch norm"),
         (["data=toy"], "dcgan makes images.*model=mlp"),
         (["data.size=9"], r"9x9 can't be reached, 8x8 can. Set data.size=8"),

@@ -6,6 +6,8 @@ import http.server
 import io
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +126,42 @@ def test_mnist_format(tmp_path, packed):
     real, label = sets.MNIST(root=str(tmp_path)).read("train")
     assert np.array_equal(real[:, 0].numpy(), images)
     assert label.tolist() == [7, 2]
+
+
+def test_sets_of_one_format_are_not_taken_for_one_another(tmp_path):
+    """MNIST and Fashion-MNIST have the same file names; torchvision keeps both in one root."""
+    for folder, value in (("MNIST", 1), ("FashionMNIST", 2)):
+        for name, array in (
+            ("images-idx3", np.full((1, 28, 28), value, np.uint8)),
+            ("labels-idx1", np.zeros(1, np.uint8)),
+        ):
+            write(tmp_path / folder / "raw" / f"train-{name}-ubyte", idx(array))
+    assert sets.MNIST(root=str(tmp_path)).read("train")[0].unique().tolist() == [1]
+    assert sets.FashionMNIST(root=str(tmp_path)).read("train")[0].unique().tolist() == [2]
+
+
+def test_damaged_files_are_named(tmp_path):
+    write(tmp_path / "train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8))[:100])
+    with pytest.raises(Unavailable, match="train-images-idx3-ubyte is damaged"):
+        sets.MNIST(root=str(tmp_path)).read("train")
+    for name in ("train_X.bin", "unlabeled_X.bin"):
+        write(tmp_path / name, b"abc")
+    with pytest.raises(Unavailable, match=r"train_X.bin is damaged"):
+        sets.STL10(root=str(tmp_path)).read("train")
+
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.mark.parametrize("kind", [sets.Digits, sets.MNIST])
+def test_label_counts_are_those_of_the_data(kind):
+    root = SHARED / "mnist"
+    if kind is sets.MNIST and not root.is_dir():
+        pytest.skip("the real MNIST files are not at hand")
+    data = kind(root=str(root))
+    label = data.split("train").label
+    assert torch.bincount(label).tolist() == list(kind.counts)
+    assert data.facts()["frequencies"] == pytest.approx([n / len(label) for n in kind.counts])
 
 
 @pytest.mark.parametrize(("kind", "head"), [(sets.CIFAR10, [3]), (sets.CIFAR100, [9, 3])])
@@ -354,6 +392,10 @@ def test_fingerprint_changes_with_the_data(tmp_path):
     prints = {sets.Digits(size=s).fingerprint("train") for s in (8, 16)} | {sets.Digits().fingerprint("test")}
     assert len(prints) == 3
     assert sets.Digits().fingerprint("test") in prints
+    real = torch.zeros(20_000, 1, 2, 2, dtype=torch.uint8)
+    before = InMemory(real).fingerprint()
+    real[12_345, 0, 1, 1] = 1  # one number of one image
+    assert InMemory(real).fingerprint() != before
 
 
 # ------------------------------------------------------------------------------------------------------------------ toy
@@ -425,6 +467,13 @@ def test_broken_download_is_continued(server, tmp_path):
     assert not (tmp_path / "file.bin").exists()
     assert fetch(remote(f"{server}/broken"), tmp_path).read_bytes() == CONTENT
     assert Server.requests == ["/broken 0", f"/broken {len(CONTENT) // 2}"]
+
+
+def test_several_processes_download_once(server, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: fetch(remote(f"{server}/good"), tmp_path), range(4)))
+    assert all(path.read_bytes() == CONTENT for path in paths)
+    assert len(Server.requests) == 1
 
 
 def test_mirrors_are_tried_in_turn_and_wrong_files_refused(server, tmp_path):

@@ -6,12 +6,13 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from play import G, batches, game, mlp, play, trainer
+from play import G, batches, game, mlp, phase, play, trainer
 from torch import nn
 
+from ganlab.curves import Curves
 from ganlab.ema import EMA
 from ganlab.gan import GAN
-from ganlab.losses import Hinge, NonSaturating, Relativistic, Wasserstein
+from ganlab.losses import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
 from ganlab.phase import DiscriminatorOutput, GeneratorOutput
 from ganlab.rng import BatchRNG, seed_of
 from ganlab.schedule import Linear
@@ -397,6 +398,14 @@ def test_weights_may_be_schedules():
         gan = game(optimizer=SGD, terms={"mean": Mean(weight=weight)})
         return play(gan, rounds).D[2].bias.item()
 
+    moved = lambda **kw: play(game(optimizer=SGD, **kw), 1)
+    half, plain = moved(loss=NonSaturating(weight={"D": Linear(0.5, 1, start=1, stop=2)})), moved()
+    constant = moved(loss=NonSaturating(weight={"D": 0.5}))
+    assert torch.equal(weights(half.D), weights(constant.D))
+    assert not torch.equal(weights(half.D), weights(plain.D))
+    still = moved(ema=EMA(Linear(0, 10, start=1, stop=2), None))  # a half-life of 0 for now: a copy
+    assert torch.equal(weights(still.G_ema), weights(still.G))
+
     off = bias(0.0, 1)
     assert bias(Linear(0.0, 1.0, stop=0.016), 1) == off  # 0 in the first round
     assert bias(Linear(1.0, 0.0, stop=0.016), 1) == pytest.approx(off - 0.1, abs=1e-7)  # the gradient of the mean is 1
@@ -441,6 +450,11 @@ def test_check_hooks_refuse_before_training():
 
     with pytest.raises(ValueError, match="needs what is not there"):
         game(terms={"refuses": Refuses()})
+    for part in ("loss", "task", "augment"):
+        kind = {"loss": NonSaturating, "task": Generate, "augment": Negate}[part]
+        refusing = type("Refusing", (kind,), {"check": Refuses.check})()
+        with pytest.raises(ValueError, match="needs what is not there"):
+            game(**{part: refusing})
     with pytest.raises(ValueError, match="without batch norm"):
         game(
             discriminator=nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)),
@@ -456,6 +470,13 @@ def test_check_hooks_refuse_before_training():
         ({"share_fake": True, "micro_batches": 2}, "share_fake"),
         ({"loss": None}, "nothing to minimise"),
         ({"generator": mlp(4, 8, 2)}, "z_dim"),
+        ({"start": {"d": 5}}, "start"),
+        ({"lr_schedule": {"g": None}}, "lr_schedule"),
+        ({"optimizer": {"G": SGD}}, "optimizer has no entry for D"),
+        ({"clip_norm": 0}, "clip_norm=0"),
+        ({"terms": {"adversarial": R1()}}, "that name is the loss's"),
+        ({"terms": {"r1": R1(player="G")}}, "belongs to D"),
+        ({"task": Generate(labels="data", classes=3)}, "takes no label"),
     ],
 )
 def test_refused_arguments(arguments, message):
@@ -490,7 +511,7 @@ def test_show_draws_points_and_passes_images_through():
 
 
 def test_curves_hold_every_loss_by_player_and_are_means():
-    gan = game(terms={"r1": R1(1.0, every=4)}, log_every=0.032)
+    gan = game(terms={"r1": R1(1.0, every=4)}, n_critic=3)
     play(gan, 4)
     curves = gan.curves.read()
     assert set(curves) == {
@@ -499,6 +520,25 @@ def test_curves_hold_every_loss_by_player_and_are_means():
     }  # fmt: skip
     assert 0 <= curves["D/accuracy_real"] <= 1
     assert gan.curves.read() == {}
+
+
+@pytest.mark.parametrize(
+    ("loss", "real", "fake", "accuracy"),
+    [
+        (NonSaturating(), [1.0, -1.0], [-2.0, -3.0], (0.5, 1.0)),
+        (LeastSquares(), [0.9, 0.4], [0.2, 0.6], (0.5, 0.5)),  # halfway between its targets
+        (Wasserstein(), [5.0, 7.0], [4.0, 2.0], (1.0, 1.0)),  # halfway between the means, 4.5
+        (Relativistic(), [5.0, 3.0], [4.0, 2.0], (0.5, 0.5)),
+    ],
+)
+def test_accuracy_is_by_the_losses_own_boundary(loss, real, fake, accuracy):
+    curves, column = Curves(), lambda x: torch.tensor(x)[:, None]
+    shown = phase("D", real=column(real), fake=column(fake), D=lambda x: x)
+    loss(shown)
+    curves.watch(shown, {}, 1.0, loss.boundary)
+    values = curves.read()
+    assert (values["D/accuracy_real"], values["D/accuracy_fake"]) == accuracy
+    assert values["D/logit_real"] == pytest.approx(sum(real) / 2)
 
 
 def test_g_ema_stays_in_eval_mode():

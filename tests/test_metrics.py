@@ -1,14 +1,17 @@
 """Scores against independent implementations and closed forms; extractors against what they stand for."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from play import game, trainer
 from scipy import linalg
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.io import decode_image
 from torchvision.utils import save_image
 
-from ganlab.callbacks.evaluate import as_shown, shares
+from ganlab.callbacks.evaluate import Evaluate, as_shown, shares
 from ganlab.data.sets import Digits
 from ganlab.data.toy import Toy
 from ganlab.files import Remote, Unavailable, digest
@@ -79,11 +82,11 @@ def test_frechet_distance_closed_forms():
 def test_frechet_distance_takes_published_statistics():
     real, fake = features(100, 5, 1), features(90, 5, 2)
     known = FrechetDistance(5)
-    known.load_reference(real.double().mean(0), torch.cov(real.double().T), 100)
+    known.load_reference(real.double().mean(0), torch.cov(real.double().T), torch.tensor(100))
     known.update(fake, real=False)
     assert known.compute().item() == pytest.approx(ours(real, fake), rel=1e-9)
     with pytest.raises(ValueError, match="the reference has"):
-        known.load_reference(torch.zeros(4), torch.zeros(4, 4), 10)
+        known.load_reference(torch.zeros(4), torch.zeros(4, 4), torch.tensor(10))
     with pytest.raises(ValueError, match="at least 2 fake"):
         ours(real, fake[:1])
 
@@ -111,6 +114,18 @@ def test_images_are_scored_as_a_viewer_sees_them(tmp_path):
     assert as_shown(torch.tensor([-1.0, 0.0, 1.0, 0.003]).view(1, 1, 2, 2)).flatten().tolist() == [0, 128, 255, 128]
     save_image((x.clamp(-1, 1) + 1) / 2, tmp_path / "x.png")
     assert (decode_image(str(tmp_path / "x.png")).int() - as_shown(x)[0].int()).abs().max() <= 1
+
+
+def test_a_generator_that_broke_has_no_score_and_is_never_the_best(tmp_path):
+    """NaN images would become black ones."""
+    gan, evaluate = game(), Evaluate(1000, Pixels(), {"fid": FrechetDistance}, folder=str(tmp_path / "run" / "c"), n=20)
+    trainer(callbacks=[evaluate], limit_train_batches=1).fit(gan, datamodule=Toy(count=50, batch_size=8))
+    good = evaluate.best
+    torch.nn.init.constant_(gan.G_ema[0].weight, torch.nan)
+    scores = evaluate.evaluate(gan.trainer, gan)
+    assert math.isnan(scores["fid_pixels"])
+    evaluate.history = [{"kimg": 0, **scores}, good, {"kimg": 2, **scores}]
+    assert evaluate.best is good
 
 
 @pytest.mark.parametrize(("n", "world"), [(101, 1), (101, 3), (5, 8), (64, 2)])
@@ -200,6 +215,11 @@ def test_classifier_is_trained_once_and_kept(tmp_path):
     assert first.hash == second.hash
     assert f"{first.accuracy:.1%}" in first.describe()
     assert not any(p.requires_grad for p in first.parameters())
+
+
+def test_classifiers_of_small_sets_have_few_features():
+    with pytest.raises(ValueError, match="at most 128"):
+        Classifier(features=129).prepare(Digits())
 
 
 def test_pixels_are_the_numbers():

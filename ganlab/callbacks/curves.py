@@ -1,14 +1,21 @@
 """Curves and the progress bar."""
 
+import csv
+import io
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from ganlab.callbacks.clock import Every
+from ganlab.files import write_text
 
 
 class LogCurves(Every):
@@ -17,10 +24,19 @@ class LogCurves(Every):
     sec_per_kimg is training alone: what other callbacks take (scores, pictures, checkpoints) is left out.
     """
 
+    def __init__(self, every: float):
+        super().__init__(every)
+        self.training = self.kimg = 0.0  # seconds, and what was trained in them
+
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         super().on_train_start(trainer, gan)
-        self.training = self.kimg = 0.0  # seconds, and what was trained in them
         self._mark(trainer, gan)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"training": self.training, "kimg": self.kimg}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.training, self.kimg = state["training"], state["kimg"]
 
     def _mark(self, trainer: Any, gan: Any) -> None:
         others = sum(c.seconds for c in trainer.callbacks if isinstance(c, Every) and c is not self)
@@ -44,6 +60,46 @@ def record(trainer: Any, gan: Any, values: dict[str, float]) -> None:
     trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
     for logger in trainer.loggers:
         logger.log_metrics({"kimg": gan.seen / 1000, **values}, step=round(gan.seen / 1000))
+
+
+class CSVFile(Logger):
+    """All curves in one file, a row for each time that something was logged. A resumed run goes on with it, from where
+    its checkpoint was written."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.path, self.columns, self.known = Path(path), ["kimg"], False
+
+    name = version = property(lambda self: "")
+
+    @property
+    def experiment(self) -> "CSVFile":
+        return self
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass  # config.yaml has them
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        rows: list[dict[str, Any]] = []
+        new = [key for key in metrics if key not in self.columns]
+        if (new or not self.known) and self.path.exists():
+            with open(self.path, newline="") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if self.known or float(row["kimg"]) < metrics["kimg"]]
+                self.columns = list(dict.fromkeys([*(reader.fieldnames or []), *self.columns]))
+        new = [key for key in metrics if key not in self.columns]
+        self.columns += sorted(new)
+        if new or not self.known:  # written anew, with the new columns
+            text = io.StringIO()
+            writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows([*rows, metrics])
+            write_text(self.path, text.getvalue())
+        else:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(metrics)
+        self.known = True
 
 
 class Progress(L.Callback):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,19 @@ class Evaluate(Every):
         if n < 2:
             raise ValueError(f"metrics.n={n}: at least 2 fakes are needed")
         kinds: dict[str, Any] = {name: getattr(make, "func", make) for name, make in scores.items()}
-        known = [key for name, kind in kinds.items() for key in kind.keys or (name,)]
-        if monitor not in known:
-            raise ValueError(f"metrics.monitor={monitor}: must be one of the scores, here {', '.join(known)}")
+        owners = {key: kind for name, kind in kinds.items() for key in kind.keys or (name,)}
+        if monitor not in owners:
+            raise ValueError(f"metrics.monitor={monitor}: must be one of the scores, here {', '.join(owners)}")
+        self.keys, self.lower_is_better = list(owners), not owners[monitor].higher_is_better
         self.extractor, self.scores, self.folder = extractor, dict(scores), Path(folder)
         self.n, self.batch_size, self.monitor, self.seed = n, batch_size, monitor, seed
         self.history: list[dict[str, float]] = []  # {"kimg": ..., name: ...}
-        self.lower_is_better = True
+        self.best_checkpoint: str | None = None
 
     # ------------------------------------------------------------------------------------------------------- Lightning
 
     def setup(self, trainer: Any, gan: Any, stage: str) -> None:
-        if trainer.is_global_zero:  # downloads and trains what is not in the cache yet
+        if trainer.local_rank == 0:  # downloads and trains what is not in the cache yet
             self.extractor.prepare(trainer.datamodule)
         trainer.strategy.barrier()
         self.extractor.prepare(trainer.datamodule)
@@ -67,17 +69,18 @@ class Evaluate(Every):
         record(trainer, gan, {f"score/{k}": v for k, v in scores.items()})
         self.history.append({"kimg": gan.seen / 1000, **scores})
         if self.best is self.history[-1]:
-            save(trainer, self.folder / "best.ckpt")
+            self.best_checkpoint = str(self.folder / "best.ckpt")
+            save(trainer, self.best_checkpoint)
         if trainer.is_global_zero:
             content = {"protocol": self.protocol(trainer), "history": self.history}
             with atomic(self.folder.parent / "scores.json") as file:
                 file.write(json.dumps(content, indent=1).encode())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history, "best_checkpoint": self.best_checkpoint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history = state["history"]
+        self.history, self.best_checkpoint = state["history"], state["best_checkpoint"]
 
     # ---------------------------------------------------------------------------------------------------------- scores
 
@@ -87,10 +90,11 @@ class Evaluate(Every):
         return f"{self.monitor}_{self.extractor.name}"
 
     @property
-    def best(self) -> dict[str, float]:
-        """The best entry of the history; the earliest of equals."""
+    def best(self) -> dict[str, float] | None:
+        """The best entry of the history, the earliest of equals; None where there is no finite score."""
         sign = 1 if self.lower_is_better else -1
-        return min(self.history, key=lambda entry: sign * entry[self.monitored])
+        scored = [entry for entry in self.history if math.isfinite(entry.get(self.monitored, math.nan))]
+        return min(scored, key=lambda entry: sign * entry[self.monitored]) if scored else None
 
     @torch.no_grad()
     def evaluate(self, trainer: Any, gan: Any) -> dict[str, float]:
@@ -100,40 +104,42 @@ class Evaluate(Every):
         extractor = self.extractor.to(device)
         home = torch.device("cpu") if device.type == "mps" else device  # scores sum in float64, which mps lacks
         metrics = {name: make(dim=extractor.dim).to(home) for name, make in self.scores.items()}
-        for name, metric in metrics.items():
+        for metric in metrics.values():
             if metric.needs_reals:
-                self.show_reals(trainer, extractor, name, metric)
+                self.show_reals(trainer, extractor, metric)
+        broken = torch.zeros((), device=device)  # samples that are not finite: they have no score
         for first, count in shares(self.n, self.batch_size, trainer.global_rank, trainer.world_size):
-            features = extractor(as_shown(gan.generate(first, count, self.seed))).to(home)
+            fakes = gan.generate(first, count, self.seed)
+            broken += (~fakes.isfinite()).sum()
+            features = extractor(as_shown(fakes)).to(home)
             for metric in metrics.values():
                 metric.update(features, real=False)
+        if trainer.strategy.reduce(broken, reduce_op="sum") > 0:
+            return {f"{key}_{extractor.name}": math.nan for key in self.keys}
         values: dict[str, float] = {}
         for name, metric in metrics.items():
             result = metric.compute()
             results = result if isinstance(result, dict) else {name: result}
             values |= {f"{k}_{extractor.name}": float(v) for k, v in results.items()}
-            if self.monitor in results:
-                self.lower_is_better = not metric.higher_is_better
         return values
 
-    def show_reals(self, trainer: Any, extractor: Extractor, name: str, metric: Any) -> None:
-        """Gives the metric the statistics of the reals: from the cache, or from one pass over them by all processes."""
-        samples = trainer.datamodule.split("train")
-        key = repr((name, trainer.datamodule.fingerprint("train"), len(samples), extractor.describe()))
+    def show_reals(self, trainer: Any, extractor: Extractor, metric: Any) -> None:
+        """Tells the metric of the reals: from the cache, or from one pass over them by all processes."""
+        data, samples = trainer.datamodule, trainer.datamodule.split("train")
+        kind = f"{type(metric).__module__}.{type(metric).__qualname__}"
+        key = repr((kind, data.fingerprint("train"), data.facts()["shape"], extractor.describe()))
         path = cache_folder("statistics") / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.npz"
-        statistics = trainer.strategy.broadcast(read_statistics(path) if trainer.is_global_zero else None)
-        if statistics is None:
-            device = trainer.strategy.root_device
+        arrays = trainer.strategy.broadcast(read_arrays(path) if trainer.is_global_zero else None)
+        if arrays is None:
             for first, count in shares(len(samples), self.batch_size, trainer.global_rank, trainer.world_size):
-                x = samples.take(torch.arange(first, first + count))["real"].to(device)
+                x = samples.take(torch.arange(first, first + count))["real"].to(trainer.strategy.root_device)
                 metric.update(extractor(x).to(metric.device), real=True)
             with metric.sync_context(should_sync=trainer.world_size > 1):
-                statistics = metric.gaussian(real=True)
+                arrays = metric.reference_arrays()
             if trainer.is_global_zero:
-                mean, covariance, n = statistics
                 with atomic(path) as file:
-                    np.savez(file, mu=mean.cpu().numpy(), sigma=covariance.cpu().numpy(), n=n)
-        metric.load_reference(*statistics)
+                    np.savez(file, **{k: v.cpu().numpy() for k, v in arrays.items()})
+        metric.load_reference(**arrays)
 
     def protocol(self, trainer: Any) -> str:
         """How the scores were made, in one line."""
@@ -149,11 +155,11 @@ def shares(n: int, size: int, rank: int, world: int) -> list[tuple[int, int]]:
     return pieces[rank::world]
 
 
-def read_statistics(path: Path) -> tuple[Tensor, Tensor, int] | None:
+def read_arrays(path: Path) -> dict[str, Tensor] | None:
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as stored:
-        return torch.from_numpy(stored["mu"]), torch.from_numpy(stored["sigma"]), int(stored["n"])
+        return {k: torch.from_numpy(stored[k]) for k in stored.files}
 
 
 def as_shown(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The user's own images: a folder, its class subfolders being the labels."""
 
 import hashlib
-import zipfile
+import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +14,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from ganlab.data.images import GIB, Images, as_channels, cover
-from ganlab.data.rounds import InMemory, Samples
-from ganlab.files import Remote, Unavailable, atomic, cache_folder, fetch
+from ganlab.data.images import Images, as_channels, cover
+from ganlab.data.rounds import GIB, InMemory, Samples
+from ganlab.files import Remote, Unavailable, atomic, cache_folder, fetch, unpack
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 class Folder(Images):
@@ -26,10 +27,11 @@ class Folder(Images):
 
     size       needed unless all images have the same size
     channels   None: 1 if all are grey, else 3; transparency is laid over white unless channels is 2 or 4
+    memory     GiB; beyond, the images stay on disk and `workers` processes read them
     """
 
-    def __init__(self, root: str | None = None, **kwargs: Any):
-        super().__init__(root, **kwargs)
+    def __init__(self, root: str | None = None, workers: int = 2, **kwargs: Any):
+        super().__init__(root, workers=workers, **kwargs)
         self.paths: list[Path] = []
         self.labels: list[int] | None = None
 
@@ -81,10 +83,6 @@ class Folder(Images):
             )
         self.native = (1 if grey else 3, *sizes.most_common(1)[0][0])
 
-    def read(self, split: str) -> tuple[Tensor, Tensor | None]:
-        samples = self.on_disk(split)
-        return samples.all(), samples.label
-
     def on_disk(self, split: str) -> "OnDisk":
         shape = self.facts()["shape"]
         if split == "test":
@@ -107,8 +105,7 @@ class CelebA(Folder):
         folder = self.root / "img_align_celeba"
         if not folder.is_dir() and not any(self.root.glob("*.jpg")):
             hint = "From https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, 'Align&Cropped Images'."
-            with zipfile.ZipFile(fetch(self.archive, self.root, hint)) as archive:
-                archive.extractall(self.root)
+            unpack(fetch(self.archive, self.root, hint), self.root)
         self.root = folder if folder.is_dir() else self.root
         super().list()
 
@@ -126,17 +123,20 @@ class OnDisk:
     def nbytes(self) -> int:
         return len(self.paths) * int(np.prod(self.shape))
 
+    def fingerprint(self) -> str:
+        content = hashlib.blake2b(repr(list(self.shape)).encode(), digest_size=8)
+        for path in self.paths:
+            stat = path.stat()
+            content.update(f"{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns};".encode())
+        return content.hexdigest()
+
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         real = torch.stack([decode(self.paths[i], self.shape) for i in indices.tolist()])
         return {"real": real} | ({} if self.label is None else {"label": self.label[indices]})
 
     def all(self) -> Tensor:
         """uint8 [N, *shape], decoded once and kept in the cache folder as long as no file changes."""
-        key = hashlib.blake2b(repr(list(self.shape)).encode(), digest_size=16)
-        for path in self.paths:
-            stat = path.stat()
-            key.update(f"{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns};".encode())
-        cached = cache_folder("decoded") / f"{key.hexdigest()}.npy"
+        cached = cache_folder("decoded") / f"{self.fingerprint()}.npy"
         if not cached.exists():
             with ThreadPoolExecutor() as pool:
                 images = pool.map(lambda path: decode(path, self.shape), self.paths)
@@ -154,8 +154,11 @@ def opened(path: Path) -> Image.Image:
         Unavailable: the file can't be read as an image
     """
     try:
-        return Image.open(path)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        image = Image.open(path)
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise OSError(f"{image.width}x{image.height} pixels are too many")
+        return image
+    except UNREADABLE as error:
         raise Unavailable(f"{path} can't be read as an image ({error}): remove or repair it") from None
 
 
@@ -164,16 +167,18 @@ def decode(path: Path, shape: Sequence[int]) -> Tensor:
     channels, *size = shape
     with opened(path) as image:
         try:
-            upright = ImageOps.exif_transpose(image)
-        except OSError as error:
+            x = pixels(ImageOps.exif_transpose(image))
+        except UNREADABLE as error:
             raise Unavailable(f"{path} can't be read as an image ({error}): remove or repair it") from None
-        if upright.mode in ("I;16", "I;16B", "I", "F"):  # deep grey: the file's 16 bits become 8
-            deep = np.asarray(upright).astype(np.float64)
-            x = torch.from_numpy((deep / 257).round().clip(0, 255).astype(np.uint8))[None]
-        else:
-            alpha = "A" in upright.getbands() or "transparency" in upright.info
-            grey = upright.mode in ("1", "L", "LA")
-            mode = ("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB")
-            x = torch.from_numpy(np.array(upright.convert(mode)))
-            x = x[None] if x.dim() == 2 else x.permute(2, 0, 1)
     return cover(as_channels(x[None], channels), size)[0]
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """uint8 [1 to 4, H, W]: grey, grey with alpha, colour, or colour with alpha."""
+    if image.mode in ("I;16", "I;16B", "I", "F"):  # deep grey: the file's 16 bits become 8
+        deep = np.asarray(image).astype(np.float64)
+        return torch.from_numpy((deep / 257).round().clip(0, 255).astype(np.uint8))[None]
+    alpha = "A" in image.getbands() or "transparency" in image.info
+    grey = image.mode in ("1", "L", "LA")
+    x = torch.from_numpy(np.array(image.convert(("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB"))))
+    return x[None] if x.dim() == 2 else x.permute(2, 0, 1)

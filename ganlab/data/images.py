@@ -1,6 +1,5 @@
 """Images as a DataModule: what all image sets share."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,22 +8,18 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from ganlab.data.rounds import DataModule, InMemory, Samples
-
-GIB = 1 << 30
+from ganlab.data.rounds import DataModule
 
 
 class Images(DataModule):
-    """A set of images. A subclass says where they come from: `read`, and `native`, `classes`, `class_names`.
+    """A set of images. A subclass says where they come from, and what is known of them without reading any: `native`,
+    `classes`, `class_names`, `frequencies`.
 
     root         folder that holds the set's files; it is downloaded there if it can be
     size         pixels: one number, or (height, width); None: as the set is. Images are scaled to cover it and cropped
     channels     1 to 4; None: as the set is
-    batch_size   samples per round, over all devices
-    flip         mirror each sample left to right with probability 1/2
-    memory       GiB up to which the set is kept as one uint8 tensor on the device
-    workers      processes that read images, for sets beyond that
-    rounds       rounds served at once at most
+
+    The others are DataModule's.
     """
 
     native: tuple[int, int, int] | None = None  # channels, height, width; None: `measure` finds out
@@ -40,14 +35,14 @@ class Images(DataModule):
         batch_size: int = 64,
         flip: bool = False,
         memory: float = 4.0,
-        workers: int = 2,
+        workers: int = 0,
         rounds: int = 8,
         seed: int = 0,
     ):
-        super().__init__(batch_size, rounds, seed, flip, workers)
+        super().__init__(batch_size, rounds, seed, flip, memory, workers)
         self.root = Path(root).expanduser() if root else None
         self.size = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
-        self.channels, self.memory = channels, memory
+        self.channels = channels
         self.check()
 
     def check(self) -> None:
@@ -58,16 +53,8 @@ class Images(DataModule):
         if self.native and self.channels not in (None, 1, 3, self.native[0]):
             raise ValueError(f"data.channels={self.channels}: the set has {self.native[0]}, which can become 1 or 3")
 
-    # -------------------------------------------------------------------------------------------- for the sets to say
-
-    @abstractmethod
-    def read(self, split: str) -> tuple[Tensor, Tensor | None]:
-        """(uint8 [N, C, H, W] of native shape, int64 [N] labels or None) of "train" or "test"; fetched if need be."""
-
     def measure(self) -> None:
         """Sets `native`, `classes`, `class_names` and `frequencies` where only the files know them."""
-
-    # --------------------------------------------------------------------------------------------- what others ask for
 
     def facts(self) -> dict[str, Any]:
         """What networks must know before they are built: shape [C, H, W], classes, class_names, frequencies."""
@@ -77,10 +64,6 @@ class Images(DataModule):
         names = list(self.class_names) if self.class_names is not None else None
         frequencies = list(self.frequencies) if self.frequencies is not None else None
         return {"shape": shape, "classes": self.classes, "class_names": names, "frequencies": frequencies}
-
-    def load(self, split: str) -> Samples:
-        real, label = self.read(split)
-        return InMemory(conform(real, self.facts()["shape"]), label)
 
 
 def conform(x: Tensor, shape: Sequence[int], chunk: int = 4096) -> Tensor:

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from ganlab.rng import seed_of
 from ganlab.schedule import samples
 
+GIB = 1 << 30
+
 
 class Samples(Protocol):
     """A set of samples, in memory or on disk."""
@@ -23,9 +25,12 @@ class Samples(Protocol):
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         """{"real": uint8 [n, C, H, W] or float, "label": int64 [n] where there are labels}"""
 
+    def fingerprint(self) -> str:
+        """16 hex digits that change when any sample does."""
+
 
 class InMemory:
-    """All samples in one tensor, moved to the device that uses them."""
+    """All samples in one tensor."""
 
     def __init__(self, real: Tensor, label: Tensor | None = None):
         self.real, self.label = real, label
@@ -40,6 +45,14 @@ class InMemory:
         indices = indices.to(self.real.device)
         return {"real": self.real[indices]} | ({} if self.label is None else {"label": self.label[indices]})
 
+    def fingerprint(self) -> str:
+        content = hashlib.blake2b(digest_size=8)
+        for value in (self.real, self.label):
+            if value is not None:
+                content.update(repr(tuple(value.shape)).encode())
+                content.update(value.contiguous().numpy().data)
+        return content.hexdigest()
+
 
 class DataModule(L.LightningDataModule):
     """A set of samples, served in rounds.
@@ -47,20 +60,26 @@ class DataModule(L.LightningDataModule):
     batch_size   samples per round, over all devices
     rounds       rounds served at once at most
     flip         mirror each sample left to right with probability 1/2
+    memory       GiB up to which a set that is in memory is kept on the device
+    workers      processes that read samples from disk
     """
 
-    def __init__(self, batch_size: int, rounds: int, seed: int, flip: bool = False, workers: int = 0):
+    def __init__(
+        self, batch_size: int, rounds: int, seed: int, flip: bool = False, memory: float = 4.0, workers: int = 0
+    ):
         super().__init__()
         for key, value in (("data.batch_size", batch_size), ("speed.rounds", rounds)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
-        self.batch_size, self.rounds, self.seed, self.flip, self.workers = batch_size, rounds, seed, flip, workers
+        self.batch_size, self.rounds, self.seed, self.flip = batch_size, rounds, seed, flip
+        self.memory, self.workers = memory, workers
         self.events: list[float] = []  # kimg: see Rounds
         self._splits: dict[str, Samples] = {}
+        self._fingerprints: dict[str, str] = {}
 
     @abstractmethod
     def load(self, split: str) -> Samples:
-        """A split's samples, on the CPU."""
+        """A split's samples, "train" or "test", on the CPU."""
 
     def split(self, name: str) -> Samples:
         """A split's samples, on the CPU, loaded when first asked for."""
@@ -69,12 +88,10 @@ class DataModule(L.LightningDataModule):
         return self._splits[name]
 
     def fingerprint(self, split: str) -> str:
-        """16 hex digits that change when the samples do: of their number and of up to 4,096 spread over the set."""
-        samples = self.split(split)
-        content = hashlib.blake2b(str(len(samples)).encode(), digest_size=8)
-        for value in samples.take(torch.arange(0, len(samples), max(1, len(samples) // 4096))).values():
-            content.update(repr(tuple(value.shape)).encode() + value.numpy().tobytes())
-        return content.hexdigest()
+        """16 hex digits that change when any sample of the split does."""
+        if split not in self._fingerprints:
+            self._fingerprints[split] = self.split(split).fingerprint()
+        return self._fingerprints[split]
 
     def prepare_data(self) -> None:
         self.split("train")
@@ -82,9 +99,10 @@ class DataModule(L.LightningDataModule):
     def train_dataloader(self) -> "Rounds":
         trainer: Any = self.trainer
         device, samples = trainer.strategy.root_device, self.split("train")
+        if isinstance(samples, InMemory) and samples.real.nbytes <= self.memory * GIB:
+            samples = samples.to(device)
         return Rounds(
-            samples.to(device) if isinstance(samples, InMemory) else samples,
-            Order(len(samples), self.batch_size, self.seed, self.flip),
+            samples, Order(len(samples), self.batch_size, self.seed, self.flip),
             device=device, rank=trainer.global_rank, world=trainer.world_size, workers=self.workers,
             start=getattr(trainer.lightning_module, "rounds", 0), at_once=self.rounds, events=self.events,
         )  # fmt: skip

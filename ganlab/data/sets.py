@@ -1,7 +1,7 @@
 """The known image sets. Those that are not at hand are downloaded; none is read by unpickling."""
 
 import gzip
-import tarfile
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,19 +9,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganlab.data.images import Images
-from ganlab.files import Remote, Unavailable, fetch
+from ganlab.data.images import Images, conform
+from ganlab.data.rounds import InMemory
+from ganlab.files import Remote, Unavailable, fetch, unpack
 
 DIGITS = tuple("0123456789")
 
 
-class Digits(Images):
+class Known(Images):
+    """A set whose files have a known place and format.
+
+    counts   images of each class to train on; None: equally many
+    """
+
+    counts: tuple[int, ...] | None = None
+
+    @abstractmethod
+    def read(self, split: str) -> tuple[Tensor, Tensor | None]:
+        """(uint8 [N, C, H, W] of native shape, int64 [N] labels or None) of "train" or "test"; fetched if need be."""
+
+    def load(self, split: str) -> InMemory:
+        real, label = self.read(split)
+        return InMemory(conform(real, self.facts()["shape"]), label)
+
+    def measure(self) -> None:
+        self.frequencies = [n / sum(self.counts) for n in self.counts] if self.counts else None
+
+
+class Digits(Known):
     """scikit-learn's handwritten digits: 1,797 grey images 8x8 with 17 levels (Alpaydin & Kaynak 1998, UCI Optical
     Recognition of Handwritten Digits, test part; CC BY 4.0). They come with scikit-learn: nothing is downloaded.
 
     Every fifth image is kept for testing."""
 
     native, classes, class_names = (1, 8, 8), 10, DIGITS
+    counts = (151, 161, 143, 131, 147, 154, 150, 136, 127, 138)
 
     def read(self, split: str) -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits
@@ -32,10 +54,12 @@ class Digits(Images):
         return torch.from_numpy(images)[:, None], torch.from_numpy(digits.target[chosen]).long()
 
 
-class MNIST(Images):
+class MNIST(Known):
     """Handwritten digits: 60,000 + 10,000 grey images 28x28 (LeCun, Cortes & Burges)."""
 
     native, classes, class_names = (1, 28, 28), 10, DIGITS
+    counts: tuple[int, ...] | None = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+    folder = "MNIST/raw"  # torchvision's, inside root
     mirrors: tuple[str, ...] = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
     checksums = {
         "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -51,20 +75,26 @@ class MNIST(Images):
 
     def idx(self, name: str) -> np.ndarray:
         """The array in an idx file: 4 bytes, of which the last is the number of dimensions, those, then uint8 data."""
-        path = find(self.root, name, f"{name}.gz")
+        places = [f"{folder}{name}{ending}" for folder in (f"{self.folder}/", "") for ending in ("", ".gz")]
+        path = find(self.root, *places)
         if path is None:
             urls = tuple(f"{mirror}{name}.gz" for mirror in self.mirrors)
             path = fetch(Remote(f"{name}.gz", urls, f"md5:{self.checksums[name]}"), self.root or ".")
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            content = file.read()
-        dims = content[3]
-        shape = np.frombuffer(content, ">u4", dims, offset=4).astype(int)
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+        try:
+            with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+                content = file.read()
+            dims = content[3]
+            shape = np.frombuffer(content, ">u4", dims, offset=4).astype(int)
+            return np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+        except (IndexError, ValueError, EOFError, OSError) as error:
+            raise Unavailable(f"{path} is damaged ({error}). Remove it.") from None
 
 
 class FashionMNIST(MNIST):
     """Zalando's articles: 60,000 + 10,000 grey images 28x28 (Xiao et al. 2017, arXiv:1708.07747)."""
 
+    counts = None
+    folder = "FashionMNIST/raw"
     class_names = (
         "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
     )  # fmt: skip
@@ -77,7 +107,7 @@ class FashionMNIST(MNIST):
     }
 
 
-class CIFAR10(Images):
+class CIFAR10(Known):
     """50,000 + 10,000 colour photographs 32x32 (Krizhevsky 2009), from the official binary distribution.
 
     `root` may hold the archive, or its extracted .bin files; the training batches alone are enough to train."""
@@ -112,21 +142,12 @@ class CIFAR10(Images):
         paths = [find(self.root, name, f"{self.folder}/{name}") for name in self.files[split]]
         if None in paths:
             archive = fetch(self.archive, self.root or ".", f"The extracted {self.folder}/*.bin are enough, too.")
-            with tarfile.open(archive) as tar:
-                tar.extractall(archive.parent, filter="data")
+            unpack(archive, archive.parent)
             paths = [archive.parent / self.folder / name for name in self.files[split]]
-        rows = np.concatenate([self.rows(path) for path in paths if path is not None])
+        width = self.label_bytes + 3 * 32 * 32
+        rows = np.concatenate([images_in(path, width) for path in paths if path is not None])
         images = torch.from_numpy(rows[:, self.label_bytes :].reshape(-1, 3, 32, 32).copy())
         return images, torch.from_numpy(rows[:, self.label_at].copy()).long()
-
-    def rows(self, path: Path) -> np.ndarray:
-        width = self.label_bytes + 3 * 32 * 32
-        content = np.fromfile(path, np.uint8)
-        if content.size == 0 or content.size % width:
-            raise Unavailable(
-                f"{path} is damaged: {content.size:,} bytes are not whole images of {width:,}. Remove it."
-            )
-        return content.reshape(-1, width)
 
 
 class CIFAR100(CIFAR10):
@@ -143,10 +164,11 @@ class CIFAR100(CIFAR10):
     label_bytes, label_at = 2, 1
 
 
-class SVHN(Images):
+class SVHN(Known):
     """Street view house numbers: 73,257 + 26,032 colour images 32x32 (Netzer et al. 2011)."""
 
     native, classes, class_names = (3, 32, 32), 10, DIGITS
+    counts = (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659)
     checksums = {"train": "e26dedcc434d2e4c54c9b2d4a06d8373", "test": "eb5a983be6a315427106f1b164d9cef3"}
 
     def read(self, split: str) -> tuple[Tensor, Tensor]:
@@ -159,7 +181,7 @@ class SVHN(Images):
         return images, torch.from_numpy(content["y"].astype(np.int64)[:, 0]) % 10  # there, 10 stands for the digit 0
 
 
-class STL10(Images):
+class STL10(Known):
     """105,000 colour photographs 96x96, 5,000 of them labelled (Coates et al. 2011). To train on, the labelled and the
     unlabelled ones together, without labels; 8,000 to test on."""
 
@@ -175,20 +197,26 @@ class STL10(Images):
         paths = [find(self.root, name, f"stl10_binary/{name}") for name in names]
         if None in paths:
             archive = fetch(self.archive, self.root or ".", "The extracted stl10_binary/*.bin are enough, too.")
-            with tarfile.open(archive) as tar:
-                tar.extractall(archive.parent, filter="data")
+            unpack(archive, archive.parent)
             paths = [archive.parent / "stl10_binary" / name for name in names]
-        columns = np.concatenate([np.fromfile(path, np.uint8) for path in paths if path is not None])
+        columns = np.concatenate([images_in(path, 3 * 96 * 96) for path in paths if path is not None])
         return torch.from_numpy(columns).view(-1, 3, 96, 96).transpose(
             2, 3
         ).contiguous(), None  # stored column by column
 
 
+def images_in(path: Path, width: int) -> np.ndarray:
+    """[N, width] bytes of a file that holds N images.
+
+    Raises:
+        Unavailable: it holds parts of images
+    """
+    content = np.fromfile(path, np.uint8)
+    if content.size == 0 or content.size % width:
+        raise Unavailable(f"{path} is damaged: {content.size:,} bytes are not whole images of {width:,}. Remove it.")
+    return content.reshape(-1, width)
+
+
 def find(root: Path | None, *names: str) -> Path | None:
-    """The first of these files that is in root, MNIST/raw or FashionMNIST/raw included (torchvision's layout)."""
-    if root is not None:
-        for name in names:
-            for folder in (root, root / "MNIST" / "raw", root / "FashionMNIST" / "raw"):
-                if (folder / name).is_file():
-                    return folder / name
-    return None
+    """The first of these files that is in root."""
+    return next((root / name for name in names if (root / name).is_file()), None) if root is not None else None

@@ -139,6 +139,8 @@ class Classifier(Extractor):
         if self.hash:
             return
         facts, n = data.facts(), len(data.split("train"))
+        if n < 10_000 and self.dim > 128:
+            raise ValueError(f"extractor.features={self.dim}: at most 128 for a set of {n:,} images, fewer than 10,000")
         epochs = self.epochs or max(2, min(40, 1500 * 128 // n))
         recipe = repr(("classifier", 1, self.dim, epochs, self.seed, facts["shape"], data.fingerprint("train")))
         path = cache_folder("classifiers") / f"{hashlib.blake2b(recipe.encode(), digest_size=12).hexdigest()}.pt"

@@ -57,17 +57,23 @@ class FrechetDistance(Metric):
         mean = getattr(self, f"{side}_sum") / n
         return mean, (getattr(self, f"{side}_outer") - n * torch.outer(mean, mean)) / (n - 1), n
 
-    def load_reference(self, mean: Tensor, covariance: Tensor, n: int) -> None:
+    def reference_arrays(self) -> dict[str, Tensor]:
+        """What `load_reference` needs to know of the reals seen here: mu [d], sigma [d, d], n."""
+        mean, covariance, n = self.gaussian(real=True)
+        return {"mu": mean, "sigma": covariance, "n": torch.tensor(n)}
+
+    def load_reference(self, mu: Tensor, sigma: Tensor, n: Tensor) -> None:
         """Takes known statistics for the reals in place of what `update(real=True)` would sum.
 
         Raises:
             ValueError: of another number of features
         """
+        mean, covariance = mu, sigma
         if mean.shape != self.real_sum.shape or covariance.shape != self.real_outer.shape:
             raise ValueError(
                 f"the reference has {tuple(mean.shape)} features, the extractor {tuple(self.real_sum.shape)}"
             )
-        self.reference = (mean.to(self.real_sum), covariance.to(self.real_sum), n)
+        self.reference = (mean.to(self.real_sum), covariance.to(self.real_sum), int(n))
 
     def compute(self) -> Tensor:
         real = self.reference or self.gaussian(real=True)

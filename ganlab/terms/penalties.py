@@ -25,6 +25,10 @@ class Penalty(Term):
             raise ValueError(f"terms.*.precision={precision!r}: must be null (the run's) or 32")
         self.precision = precision
 
+    def check(self, gan: Any) -> None:
+        if self.player != "D":
+            raise ValueError(f"{type(self).__name__} is a penalty on D's gradient and belongs to D, not {self.player}")
+
     @abstractmethod
     def penalty(self, phase: Phase) -> Tensor:
         """[N]"""
@@ -41,7 +45,8 @@ class Penalty(Term):
 class R1(Penalty):
     """1/2 E_real |grad D(x)|^2, to be weighted with gamma (Mescheder et al. 2018, arXiv:1801.04406, eq. 9).
 
-    The gradient is taken with respect to the image itself, through any augmentation.
+    The gradient is taken with respect to the image itself, through any augmentation. Batch norm in D judges samples
+    together: then it is the gradient of the batch's summed logits with respect to each image.
     """
 
     grad_inputs = frozenset({"real"})
@@ -71,6 +76,7 @@ class GradientPenalty(Penalty):
         self.target, self.one_sided = target, one_sided
 
     def check(self, gan: Any) -> None:
+        super().check(gan)
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in gan.D.modules()):
             raise ValueError(
                 "a gradient penalty needs a D without batch norm, which mixes the samples whose gradients it bounds "
@@ -104,7 +110,7 @@ class DRAGAN(GradientPenalty):
         self.noise = noise
 
     def check(self, gan: Any) -> None:  # the paper uses it with batch norm
-        pass
+        Penalty.check(self, gan)
 
     def points(self, phase: Phase) -> Data:
         def around(x: Tensor) -> Tensor:
