@@ -205,7 +205,7 @@ def test_own_code_in_a_sweep_on_two_devices_with_a_failing_run(own):
     )  # fmt: skip
     assert "mygan broke on purpose" in text
     assert "2 of 4 runs failed: 0, 2" in text
-    assert sorted(p.name for p in (own / "sweep").iterdir()) == ["0", "1", "2", "3", "sweep.csv"]
+    assert sorted(p.name for p in (own / "sweep").iterdir()) == ["0", "1", "2", "3", "multirun.yaml", "sweep.csv"]
     assert not (own / "multirun").exists()
     assert not (own / "outputs").exists()
     with open(own / "sweep" / "sweep.csv") as file:
@@ -386,7 +386,7 @@ def test_processes_that_others_started_must_be_as_many_as_asked(tmp_path, monkey
 
 
 def test_torchrun(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "ganlab"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ganlab"]
     arguments = ["trainer.devices=2", "trainer.accelerator=cpu", "max_kimg=1", "hydra.run.dir=run", *TINY, *QUIET]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, *arguments], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=300)
