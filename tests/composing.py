@@ -12,10 +12,10 @@ from ganlab.settings import prepare
 from ganlab.train import train
 
 
-def composed(*overrides, folder="unused"):
+def composed(*overrides, folder="unused", name="train"):
     """The config of a command line, as main() is handed it."""
     with initialize_config_dir(version_base="1.3", config_dir=CONF):
-        cfg = compose("train", [*overrides, f"hydra.run.dir={folder}"], return_hydra_config=True)
+        cfg = compose(name, [*overrides, f"hydra.run.dir={folder}"], return_hydra_config=True)
     cfg.hydra.runtime.output_dir = str(folder)
     HydraConfig.instance().set_config(cfg)
     job = OmegaConf.create({k: v for k, v in OmegaConf.to_container(cfg).items() if k != "hydra"})

@@ -13,10 +13,10 @@ from ganlab.conf import CONF
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
-    shlex.split(line, comments=True)[3:]
+    shlex.split(line, comments=True)[2:]
     for kind, block in BLOCKS
     for line in block.splitlines()
-    if kind == "bash" and line.startswith("python -m ganlab ")
+    if kind == "bash" and line.startswith("python -m ganlab")
 ]
 
 
@@ -29,9 +29,11 @@ def test_the_two_commands_stand_at_the_top():
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_compose(command):
+    module, *arguments = command
     if "--help" not in command and "--config-dir" not in command:
-        overrides = [c for c in command if c != "-m"]
-        composed(*[c.split(",")[0] + ("]" if "[" in c and "]" not in c.split(",")[0] else "") for c in overrides])
+        overrides = [c for c in arguments if c != "-m"]
+        first = [c.split(",")[0] + ("]" if "[" in c and "]" not in c.split(",")[0] else "") for c in overrides]
+        composed(*first, name="sample" if module == "ganlab.sample" else "train")
 
 
 def test_there_are_commands():
