@@ -128,14 +128,16 @@ class Sampler(nn.Module):
         super().__init__()
         self.G, self.task = G.eval().requires_grad_(False), task
         self.options: dict[str, Any] = {}
+        self.kimg: float | None = None  # how long it was trained, where that is known
         if hasattr(task, "check"):
             task.check(self)
 
     @classmethod
-    def load(cls, path: str | Path, trust: Sequence[str] = ()) -> "Sampler":
+    def load(cls, path: str | Path, trust: Sequence[str] = (), ema: bool = True) -> "Sampler":
         """G_ema of a checkpoint, on the CPU.
 
         trust   packages, besides ganlab, whose classes may be built
+        ema     False: G itself in its place
 
         Raises:
             ValueError: see `load` and `build`
@@ -146,12 +148,15 @@ class Sampler(nn.Module):
             raise ValueError(f"checkpoint={path} does not say what its generator is")
         G = build(config["generator"], ("ganlab.models", *trust), "generator")
         task = build(config["task"], ("ganlab.tasks", *trust), "task")
-        state = {k.removeprefix("G_ema."): v for k, v in content["state_dict"].items() if k.startswith("G_ema.")}
+        part = "G_ema." if ema else "G."
+        state = {k.removeprefix(part): v for k, v in content["state_dict"].items() if k.startswith(part)}
         try:
             G.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {error}") from None
-        return cls(G, task)
+        sampler = cls(G, task)
+        sampler.kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
+        return sampler
 
     @property
     def dtype(self) -> torch.dtype:

@@ -102,7 +102,7 @@ def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
         if allowed is not None:
             refuse_unknown(path, node, {*allowed, "_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
     for key, child in node.items():
-        if path in ("callbacks", "logger", "terms") and child is not None and "_target_" not in child:
+        if path in ("callbacks", "logger", "terms", "scores") and child is not None and "_target_" not in child:
             raise ValueError(f"{path}.{key}: there is no such entry here, and a new one needs a _target_")
         check_targets(f"{path}.{key}", child, locate)
 
@@ -192,8 +192,8 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, world: int
             f"data.batch_size={batch} is of the whole run and does not divide evenly over {total} process(es) x "
             f"micro_batches={parts}: use {' or '.join(map(str, fits))}"
         )
-    if settings["metrics"]["enabled"] and not settings["metrics"]["scores"]:
-        raise ValueError("metrics.scores is empty: name a score, or set metrics.enabled=false")
+    if settings["metrics"]["enabled"] and not settings["scores"]:
+        raise ValueError("scores is empty: name a score, or set metrics.enabled=false")
 
 
 # what a run is made of: a resumed one must have the same

@@ -37,13 +37,14 @@ def quiet(settings: Mapping[str, Any]) -> None:
         )
 
 
-def story(overrides: list[str]) -> dict[str, Any]:
-    """Command, overrides, code, versions and host of this run."""
+def story(overrides: list[str], choices: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Command, overrides, choices of groups, code, versions and host of this run."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     how = ["-m", module.name.removesuffix(".__main__")] if module is not None else [sys.argv[0]]
     return {
         "command": shlex.join(["python", *how, *sys.argv[1:]]),
         "overrides": overrides,
+        "choices": {k: v for k, v in (choices or {}).items() if "/" not in k and v is not None},
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "git": git(),
         "versions": {"ganlab": _version(), "python": platform.python_version()} | {p: version(p) for p in PACKAGES},
@@ -141,10 +142,11 @@ def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str, ove
     result: dict[str, Any] = {"status": "done", "overrides": overrides, "kimg": gan.seen / 1000}
     if curves is not None and curves.kimg:
         result |= {"seconds": curves.training, "sec_per_kimg": curves.training / curves.kimg}
-    if evaluate is not None and evaluate.best is not None:
+    if evaluate is not None and evaluate.best is not None and evaluate.protocol is not None:
         name = evaluate.monitored
         result |= {"score": name, "best": evaluate.best[name], "best_kimg": evaluate.best["kimg"]}
-        result |= {"final": evaluate.history[-1][name], "protocol": evaluate.protocol(trainer)}
+        result |= {"final": evaluate.history[-1][name], "protocol": evaluate.protocol.plain()}
+        result["protocol_id"] = evaluate.protocol.id(evaluate.scorer.owner(evaluate.monitor))
         result["scores"] = evaluate.history[-1]
         result |= {"lower_is_better": evaluate.lower_is_better, "best_checkpoint": evaluate.best_checkpoint}
     if trainer.is_global_zero:
@@ -170,11 +172,13 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def summary(result: Mapping[str, Any], folder: str) -> str:
     """The last words of a run."""
+    from ganlab.metrics.protocol import Protocol
+
     here = Path(relative(folder))
     lines = []
     if "score" in result:
         ends = f"{result['final']:.4g} at the end, best {result['best']:.4g} at {result['best_kimg']:g} kimg"
-        lines += [("score", f"{result['score']} {ends}"), ("protocol", result["protocol"])]
+        lines += [("score", f"{result['score']} {ends}"), ("protocol", Protocol.read(result["protocol"]).text())]
     trained = f"{result['kimg']:g} kimg"
     if "seconds" in result:
         speed = f"{result['sec_per_kimg']:.3g} s per kimg"

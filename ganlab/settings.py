@@ -19,7 +19,7 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     overrides   of the command line
     """
-    drop_settings_of_removed_terms(cfg, overrides)
+    drop_settings_of_what_was_removed(cfg, overrides)
     given: Any = OmegaConf.to_container(cfg)
     known = known_keys(given)
     known["trainer"] |= checks.arguments_of(L.Trainer) or set()
@@ -58,22 +58,24 @@ def callbacks_and_loggers(settings: dict[str, Any]) -> tuple[list[Any], list[Any
     return callbacks, [made(node) for node in settings["logger"].values() if node]
 
 
-def drop_settings_of_removed_terms(cfg: DictConfig, overrides: Sequence[str]) -> None:
+def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when the command line takes r1 itself away.
 
     Raises:
-        ValueError: a term has settings and was not chosen at all
+        ValueError: a term or a score has settings and was not chosen at all
     """
-    removed = any(o.lstrip("~").startswith("terms=") for o in overrides)
-    with open_dict(cfg):
-        for name in [name for name, node in cfg.terms.items() if node is not None and "_target_" not in node]:
-            if not removed:
-                shipped = ", ".join(sorted(groups()["terms"]))
-                raise ValueError(
-                    f"terms.{name} has settings, but no such term was chosen: add `override /terms: [{name}]` to the "
-                    f"defaults of your yaml, or +terms=[{name}] to the command. ganlab has {shipped}"
-                )
-            del cfg.terms[name]
+    for group in ("terms", "scores"):
+        removed = any(o.lstrip("~").startswith(f"{group}=") for o in overrides)
+        with open_dict(cfg):
+            for name in [name for name, node in cfg[group].items() if node is not None and "_target_" not in node]:
+                if not removed:
+                    shipped = ", ".join(sorted(groups()[group]))
+                    raise ValueError(
+                        f"{group}.{name} has settings, but no such {group[:-1]} was chosen: add `override /{group}: "
+                        f"[{name}]` to the defaults of your yaml, or +{group}=[{name}] to the command. ganlab has "
+                        f"{shipped}"
+                    )
+                del cfg[group][name]
 
 
 def build(settings: dict[str, Any]) -> Any:

@@ -1,7 +1,5 @@
 """After a sweep: a table of its runs, best first, and an exit code that tells of failed ones."""
 
-import csv
-import io
 import json
 import os
 import sys
@@ -10,6 +8,8 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+from ganlab.tables import aligned, as_csv
 
 
 class SweepTable(Callback):
@@ -22,11 +22,9 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         rows = table(folder)
         if rows:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            write_text(folder / "sweep.csv", text.getvalue())
+            write_text(folder / "sweep.csv", as_csv(rows))
+            if len({(row["score"], row["protocol_id"]) for row in rows if row["status"] == "done"}) > 1:
+                print("\nScores of different names or protocols, which can't be compared with each other:")
             print(f"\n{aligned(rows)}\n\ntable   {folder / 'sweep.csv'}\ncurves  tensorboard --logdir {folder}")
         failed = {row["run"] for row in rows if row["status"] != "done"}
         failed |= {os.path.relpath(path, folder) for path in FAILED}
@@ -50,22 +48,13 @@ def table(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, overrides, ended in sorted(runs, key=lambda run: order(run[2])):
         row: dict[str, Any] = {"run": name, **{key: overrides.get(key, "") for key in differing}}
-        columns = ("status", "score", "best", "best_kimg", "final", "kimg", "sec_per_kimg", "error")
+        columns = ("status", "score", "best", "best_kimg", "final", "kimg", "sec_per_kimg", "protocol_id", "error")
         rows.append(row | {key: ended.get(key, "") for key in columns})
     return rows
 
 
 def order(ended: dict[str, Any]) -> tuple[Any, ...]:
-    """Failed last; runs of one score together, the better first."""
+    """Failed last; runs of one score and protocol together, the better first."""
     best = ended.get("best", float("inf"))
-    return ended["status"] == "failed", ended.get("score", ""), best if ended.get("lower_is_better", True) else -best
-
-
-def aligned(rows: list[dict[str, Any]]) -> str:
-    """Rows as text in columns; numbers to 4 digits, empty columns left out."""
-    columns = [c for c in rows[0] if any(row[c] != "" for row in rows)]
-    shown = [[f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows]
-    widths = [max(len(line[i]) for line in [columns, *shown]) for i in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [columns, *shown]
-    )
+    which = (ended.get("score", ""), ended.get("protocol_id", ""))
+    return ended["status"] == "failed", which, best if ended.get("lower_is_better", True) else -best

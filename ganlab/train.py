@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> float:
     try:
         if sweeping and not alone:
             raise report.Taken("a sweep starts the processes of its runs itself: start it without torchrun or srun")
-        settings, story = prepare(cfg, overrides), report.story(overrides)
+        settings, story = prepare(cfg, overrides), report.story(overrides, hydra_cfg.runtime.choices)
         if alone:
             report.claim(folder, settings["resume"], story)
         processes = launch.processes(settings["trainer"])

@@ -56,7 +56,7 @@ def test_the_last_words_say_where_everything_is(run):
     folder, text = run
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "done"
-    assert result["score"] == "fid_classifier"
+    assert result["score"] == "fid200_classifier"
     assert result["kimg"] == pytest.approx(3, abs=0.032)
     assert result["best"] <= result["final"]
     words = {line.split()[0]: line for line in text.splitlines() if line}
@@ -92,7 +92,7 @@ def test_the_folder_tells_its_own_story(run):
 CURVES = {
     "loss/D/adversarial", "loss/D/r1", "loss/G/adversarial", "D/logit_real", "D/logit_fake", "D/accuracy_real",
     "D/accuracy_fake", "gradient_norm/D", "gradient_norm/G", "lr/D", "lr/G", "speed/sec_per_kimg",
-    "score/fid_classifier",
+    "score/fid200_classifier",
 }  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_curves_are_in_tensorboard_and_in_the_csv_alike(run):
 def test_hyperparameters_stand_beside_the_final_score(run):
     folder, _ = run
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    assert events.Scalars("final/fid_classifier")[-1].value == pytest.approx(
+    assert events.Scalars("final/fid200_classifier")[-1].value == pytest.approx(
         json.loads((folder / "result.json").read_text())["final"], rel=1e-5
     )
     content = plugin_data_pb2.HParamsPluginData.FromString(
@@ -298,7 +298,7 @@ def test_the_main_command_on_two_processes(tmp_path):
     story, result = (json.loads((tmp_path / "run" / f"{name}.json").read_text()) for name in ("run", "result"))
     assert story["processes"] == 2
     assert story["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
-    assert result["score"] == "fid_pixels"
+    assert result["score"] == "fid50_pixels"
     assert result["kimg"] == pytest.approx(0.32)
     text = ganlab(
         "data=cifar10", "trainer.devices=2", "data.batch_size=63", f"data.root={tmp_path}", cwd=tmp_path, code=1

@@ -13,7 +13,7 @@ from ganlab.conf import CONF, known_keys, options
 from ganlab.data.rounds import DataModule
 from ganlab.gan import GAN
 from ganlab.metrics.extractors import Classifier
-from ganlab.settings import drop_settings_of_removed_terms, prepare
+from ganlab.settings import drop_settings_of_what_was_removed, prepare
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def _nothing_is_read(monkeypatch):
 
 @pytest.mark.parametrize(("name", "option"), [(g, o) for g in GROUPS for o in group(g)])
 def test_every_option_composes(name, option):
-    cfg = composed(f"terms=[{option}]" if name == "terms" else f"{name}={option}")
+    cfg = composed(f"{name}=[{option}]" if name in ("terms", "scores") else f"{name}={option}")
     given = OmegaConf.to_container(cfg)
     check_keys(given, known_keys(given), get_object)
 
@@ -58,7 +58,7 @@ def test_terms_from_the_command_line():
 def test_an_experiments_settings_of_a_term_go_with_the_term():
     cfg = composed("experiment=ring", "terms=[r2]")
     assert "weight" in cfg.terms.r1
-    drop_settings_of_removed_terms(cfg, ["experiment=ring", "terms=[r2]"])
+    drop_settings_of_what_was_removed(cfg, ["experiment=ring", "terms=[r2]"])
     assert list(cfg.terms) == ["r2"]
     with pytest.raises(ValueError, match=r"terms.gp has settings, but no such term was chosen: .*\+terms=\[gp\]"):
         prepare(settings(terms__gp__weight=1))
@@ -157,9 +157,9 @@ def test_the_usual_refused_keys_need_no_plus():
         (["data.size=9"], r"9x9 can't be reached, 8x8 can. Set data.size=8"),
         (["data.size=[18,33]"], r"18x33 can't be reached, 16x32 can. Set data.size=\[16, 32\]"),
         (["data.channels=2"], "can become 1 or 3"),
-        (["data=toy", "model=mlp", "extractor=classifier", "metrics=fid"], "learns from labelled images"),
+        (["data=toy", "model=mlp", "extractor=classifier", "scores=[fid]"], "learns from labelled images"),
         (["data=toy", "model=cgan"], "labels"),
-        (["~metrics.scores.fid"], "metrics.scores is empty"),
+        (["~scores.fid"], "scores is empty"),
         (["metrics.monitor=kid"], "metrics.monitor=kid"),
         (["metrics.n=1"], "metrics.n=1"),
         (["speed.rounds=0"], "speed.rounds=0"),
@@ -173,7 +173,7 @@ def test_the_usual_refused_keys_need_no_plus():
         (["generator=null"], "generator"),
         (["resume=nowhere.ckpt"], "resume=nowhere.ckpt"),
         (["trainer.num_nodes=2"], "torchrun"),
-        (["metrics=modes"], "data.centers"),
+        (["scores=[modes]"], "data.centers"),
         (["generator._target_=ganlab.models.dcgan.Nothing"], "Nothing"),
     ],
 )

@@ -1,18 +1,17 @@
 """What the first runs promise to learn: minutes long, run by hand with `pytest -m slow`."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from composing import prepared, run
+from made import SHARED, scored
 
-from ganlab.callbacks.evaluate import as_shown
 from ganlab.checkpoint import Sampler
-from ganlab.metrics.frechet import FrechetDistance
+from ganlab.metrics.frechet import FID
+from ganlab.metrics.scorer import as_shown
 from ganlab.settings import made
 
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 pytestmark = pytest.mark.slow
 
 
@@ -29,14 +28,12 @@ def test_digits_become_digits(tmp_path):
     extractor.prepare(data)
     reals = data.split("train")
     order = torch.randperm(len(reals), generator=torch.Generator().manual_seed(0))
-    halves = FrechetDistance(extractor.dim)
-    for side, rows in enumerate(order.chunk(2)):
-        halves.update(extractor(reals.take(rows)["real"]), real=bool(side))
-    scores = {entry["kimg"]: entry["fid_classifier"] for entry in history(tmp_path)}
+    halves = [extractor(reals.take(rows)["real"])["features"] for rows in order.chunk(2)]
+    scores = {entry["kimg"]: entry["fid10k_classifier"] for entry in history(tmp_path)}
     first, last = scores[min(scores)], scores[max(scores)]
     assert 5 <= min(scores) < 5.1
     assert last <= first / 5
-    assert last <= 15 * float(halves.compute())
+    assert last <= 15 * scored(FID(), *halves)["fid"]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -66,7 +63,7 @@ def test_no_digit_is_missing_or_too_frequent(tmp_path, overrides):
     sampler = Sampler.load(tmp_path / "checkpoints" / "last.ckpt")
     counts = torch.zeros(10)
     for first in range(0, 10_000, 500):
-        labels = extractor.logits(as_shown(sampler.generate(first, 500))).argmax(1)
+        labels = extractor(as_shown(sampler.generate(first, 500)))["logits"].argmax(1)
         counts += torch.bincount(labels, minlength=10)
     assert counts.min() >= 400
     assert counts.max() <= 2000

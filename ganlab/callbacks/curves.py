@@ -55,11 +55,15 @@ class LogCurves(Every):
         record(trainer, gan, curves)
 
 
-def record(trainer: Any, gan: Any, values: dict[str, float]) -> None:
-    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last."""
+def record(trainer: Any, gan: Any, values: dict[str, float], notes: dict[str, str] | None = None) -> None:
+    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last.
+
+    notes   text that belongs to the values, for loggers that take it
+    """
     trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
     for logger in trainer.loggers:
-        logger.log_metrics({"kimg": gan.seen / 1000, **values}, step=round(gan.seen / 1000))
+        text: Any = (notes or {}) if isinstance(logger, CSVFile) else {}
+        logger.log_metrics({"kimg": gan.seen / 1000, **values, **text}, step=round(gan.seen / 1000))
 
 
 class CSVFile(Logger):

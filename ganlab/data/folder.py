@@ -35,6 +35,10 @@ class Folder(Images):
         self.paths: list[Path] = []
         self.labels: list[int] | None = None
 
+    @property
+    def title(self) -> str:
+        return f"folder {self.root.name}" if self.root else "folder"
+
     def check(self) -> None:
         super().check()
         if self.root is None:

@@ -77,6 +77,11 @@ class DataModule(L.LightningDataModule):
         self._splits: dict[str, Samples] = {}
         self._fingerprints: dict[str, str] = {}
 
+    @property
+    def title(self) -> str:
+        """What a protocol calls the set."""
+        return type(self).__name__
+
     @abstractmethod
     def load(self, split: str) -> Samples:
         """A split's samples, "train" or "test", on the CPU."""

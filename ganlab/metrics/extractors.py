@@ -3,31 +3,28 @@
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from ganlab.files import Remote, Unavailable, atomic, cache_folder, digest, fetch
+from ganlab.files import Remote, Unavailable, atomic, cache_folder
 from ganlab.metrics.fit import accuracy, as_floats, fit_classifier
+from ganlab.metrics.weights import load_into, obtain
 
 
 class Extractor(nn.Module, ABC):
-    """uint8 images [N, C, H, W] -> float32 features [N, dim].
+    """Images [N, C, H, W], uint8 or float in [-1, 1], -> features [N, d], or {"features": ..., another name: ...}.
 
     name   part of every score's name
-    dim    number of features; known after `prepare`
     """
 
     name: str
-    dim: int
 
     def check(self, facts: dict[str, Any]) -> None:
         """Refuses data that it can't look at, before anything is loaded; facts: the data's."""
 
-    def prepare(self, data: Any) -> None:
+    def prepare(self, data: Any = None) -> None:
         """Gets the weights, trained or downloaded. `data`: a DataModule. Cheap when called again, in any process."""
 
     @abstractmethod
@@ -42,67 +39,37 @@ class Pixels(Extractor):
         super().__init__()
         self.name = name
 
-    def prepare(self, data: Any) -> None:
-        self.dim = math.prod(data.facts()["shape"])
-
     def forward(self, x: Tensor) -> Tensor:
         return as_floats(x).flatten(1)
 
     def describe(self) -> str:
-        return f"{self.dim} raw values"
+        return "raw values"
 
 
-class Inception(Extractor):
-    """The network of FID, torch-fidelity's conversion of the original one of December 2015, at its last pooling layer.
+class Own(Extractor):
+    """A network of the user's.
 
-    Images are scaled to 299x299 as TensorFlow 1 does it, which is what published FIDs are made with.
-
-    weights   a file to use in place of the usual ones, in torch-fidelity's format; None: those, downloaded
+    net       images [N, C, H, W], float in [-1, 1] -> features [N, d], or a dictionary of several
+    weights   a state dict for it: safetensors, or what torch.save writes
     """
 
-    name, dim = "inception", 2048
-    remote = Remote(
-        "weights-inception-2015-12-05-6726825d.pth",
-        (
-            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        ),
-        "sha256:6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-    )
-
-    def __init__(self, weights: str | None = None):
+    def __init__(self, net: nn.Module, name: str, weights: str | None = None, checksum: str | None = None):
         super().__init__()
-        self.weights = Path(weights).expanduser() if weights else None
-        self.net: nn.Module | None = None
+        self.net, self.name, self.weights, self.checksum = net.eval().requires_grad_(False), name, weights, checksum
+        self.hash = ""
 
-    def check(self, facts: dict[str, Any]) -> None:
-        shape = facts["shape"]
-        if len(shape) != 3 or shape[0] not in (1, 3):
-            raise ValueError(
-                f"extractor=inception looks at images of 1 or 3 channels, not at {shape}: use extractor=pixels"
-            )
+    def prepare(self, data: Any = None) -> None:
+        if not self.hash:
+            if self.weights is not None:
+                state, _ = obtain(Remote("", (), ""), self.weights, self.checksum)
+                load_into(self.net, state, self.weights)
+            self.hash = weights_hash(self.net)
 
-    def prepare(self, data: Any) -> None:
-        if self.net is not None:
-            return
-        if self.weights is not None and not self.weights.is_file():
-            raise Unavailable(f"extractor.weights={self.weights}: there is no such file")
-        hint = "Or give its path as extractor.weights=FILE; or train without scores: metrics.enabled=false"
-        path = self.weights or fetch(self.remote, cache_folder("weights"), hint)
-        self.hash = digest(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        import torch_fidelity.feature_extractor_inceptionv3 as theirs
-
-        # torch-fidelity would unpickle the file without restriction: it is handed what was loaded safely
-        with mock.patch.object(theirs, "load_state_dict_from_url", return_value=state):
-            self.net = theirs.FeatureExtractorInceptionV3("inception", ["2048"])
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.net is not None, "call prepare first"
-        return self.net(x if x.shape[1] == 3 else x.expand(-1, 3, -1, -1))[0]
+    def forward(self, x: Tensor) -> Any:
+        return self.net(as_floats(x))
 
     def describe(self) -> str:
-        return f"Inception 2015-12-05, weights {self.hash[:8]}, TensorFlow 1 resize to 299, 2048 features"
+        return f"{type(self.net).__name__}, weights {self.hash}"
 
 
 class Classifier(Extractor):
@@ -118,7 +85,7 @@ class Classifier(Extractor):
 
     def __init__(self, features: int = 64, epochs: int | None = None, seed: int = 0):
         super().__init__()
-        self.dim, self.epochs, self.seed = features, epochs, seed
+        self.features, self.epochs, self.seed = features, epochs, seed
         self.net = nn.Sequential()  # body, head: made by `prepare`
         self.accuracy, self.hash = math.nan, ""
 
@@ -128,25 +95,24 @@ class Classifier(Extractor):
                 "extractor=classifier learns from labelled images, and the data has none: use another extractor"
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net[0](as_floats(x))
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.net[0](as_floats(x))
+        return {"features": features, "logits": self.net[1](features)}
 
-    def logits(self, x: Tensor) -> Tensor:
-        """[N, classes]"""
-        return self.net(as_floats(x))
-
-    def prepare(self, data: Any) -> None:
+    def prepare(self, data: Any = None) -> None:
         if self.hash:
             return
         facts, n = data.facts(), len(data.split("train"))
-        if n < 10_000 and self.dim > 128:
-            raise ValueError(f"extractor.features={self.dim}: at most 128 for a set of {n:,} images, fewer than 10,000")
+        if n < 10_000 and self.features > 128:
+            raise ValueError(
+                f"extractor.features={self.features}: at most 128 for a set of {n:,} images, fewer than 10,000"
+            )
         epochs = self.epochs or max(2, min(40, 1500 * 128 // n))
-        recipe = repr(("classifier", 1, self.dim, epochs, self.seed, facts["shape"], data.fingerprint("train")))
+        recipe = repr(("classifier", 1, self.features, epochs, self.seed, facts["shape"], data.fingerprint("train")))
         path = cache_folder("classifiers") / f"{hashlib.blake2b(recipe.encode(), digest_size=12).hexdigest()}.pt"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.net = convolutional(facts["shape"][0], self.dim, facts["classes"])
+            self.net = convolutional(facts["shape"][0], self.features, facts["classes"])
             if not path.exists():
                 self.learn(data, epochs)
                 with atomic(path) as file:
@@ -170,7 +136,7 @@ class Classifier(Extractor):
         self.accuracy = accuracy(self.net, held["real"], held["label"])
 
     def describe(self) -> str:
-        return f"classifier with {self.accuracy:.1%} on held-out images, weights {self.hash}, {self.dim} features"
+        return f"classifier with {self.accuracy:.1%} on held-out images, weights {self.hash}, {self.features} features"
 
 
 def convolutional(channels: int, features: int, classes: int) -> nn.Sequential:

@@ -4,81 +4,40 @@ GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibriu
 arXiv:1706.08500, eq. 6; named FID when the features are Inception's.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-Gaussian = tuple[Tensor, Tensor, int]  # mean [d], covariance [d, d], number of samples
+from ganlab.metrics.scores import Kept, Score
 
 
-class FrechetDistance(Metric):
-    """|mu_r - mu_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^(1/2)), from sums in float64: exact however it is split.
+class FID(Score):
+    """|mu_r - mu_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^(1/2)).
 
-    dim   number of features
+    output   what of the extractor it reads; "spatial" makes it sFID (Nash et al. 2021, arXiv:2103.03841, section 4)
     """
 
-    higher_is_better = False
-    is_differentiable = False
-    full_state_update = False
-    needs_reals = True
-    keys = None  # what `compute` returns is named as the score is
-    real_sum: Tensor
-    real_outer: Tensor
+    keys = ("fid",)
 
-    def __init__(self, dim: int, **kwargs: Any):
-        super().__init__(**kwargs)
-        for side in ("real", "fake"):
-            self.add_state(f"{side}_sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"{side}_outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.reference: Gaussian | None = None
-        self.set_dtype(torch.float64)
+    def __init__(self, output: str = "features"):
+        self.reads = {output: "moments"}
+        self._output = output
+        if output != "features":
+            self.keys = ("sfid" if output == "spatial" else f"fid_{output}",)
 
-    def update(self, features: Tensor, real: bool) -> None:
-        """features: [n, dim]."""
-        side = "real" if real else "fake"
-        x = features.double()
-        getattr(self, f"{side}_sum").add_(x.sum(0))
-        getattr(self, f"{side}_outer").add_(x.T @ x)
-        getattr(self, f"{side}_count").add_(len(x))
-
-    def gaussian(self, real: bool) -> Gaussian:
-        """What was seen here of one side; over all processes inside `sync_context`.
-
-        Raises:
-            ValueError: fewer than two samples
-        """
-        side = "real" if real else "fake"
-        n = int(getattr(self, f"{side}_count"))
-        if n < 2:
-            raise ValueError(f"a Frechet distance needs at least 2 {side} samples, not {n}")
-        mean = getattr(self, f"{side}_sum") / n
-        return mean, (getattr(self, f"{side}_outer") - n * torch.outer(mean, mean)) / (n - 1), n
-
-    def reference_arrays(self) -> dict[str, Tensor]:
-        """What `load_reference` needs to know of the reals seen here: mu [d], sigma [d, d], n."""
-        mean, covariance, n = self.gaussian(real=True)
-        return {"mu": mean, "sigma": covariance, "n": torch.tensor(n)}
-
-    def load_reference(self, mu: Tensor, sigma: Tensor, n: Tensor) -> None:
-        """Takes known statistics for the reals in place of what `update(real=True)` would sum.
-
-        Raises:
-            ValueError: of another number of features
-        """
-        mean, covariance = mu, sigma
-        if mean.shape != self.real_sum.shape or covariance.shape != self.real_outer.shape:
+    def check(self, dims: Mapping[str, int], n_real: int | None, n_fake: int) -> None:
+        if dims[self._output] > 8192:
             raise ValueError(
-                f"the reference has {tuple(mean.shape)} features, the extractor {tuple(self.real_sum.shape)}"
+                f"scores.{self.keys[0]}: a Frechet distance in {dims[self._output]:,} dimensions takes too "
+                "much memory (8,192 at most): choose another extractor, or leave the score out"
             )
-        self.reference = (mean.to(self.real_sum), covariance.to(self.real_sum), int(n))
 
-    def compute(self) -> Tensor:
-        real = self.reference or self.gaussian(real=True)
-        fake = self.gaussian(real=False)
-        return frechet_distance(real[0], real[1], fake[0], fake[1])
+    def settings(self) -> dict[str, str]:
+        return {}
+
+    def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
+        return {self.keys[0]: frechet_distance(*real.moments(self._output), *fake.moments(self._output)).item()}
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:

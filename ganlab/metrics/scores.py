@@ -1,0 +1,205 @@
+"""Scores: what they read of the features, and the one pass that serves them all."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ganlab.metrics.pairs import PairScore, sweep
+
+Keep = str  # "moments": mean and covariance; "sums": mean and mean square; "rows": every sample's own
+
+
+@dataclass
+class Kept:
+    """What is known of one side's samples, reals or fakes.
+
+    n        how many
+    arrays   OUTPUT_mu [d], OUTPUT_sigma [d, d] and OUTPUT_square [] in float64, OUTPUT_rows [n, d]
+    """
+
+    n: int = 0
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+
+    def moments(self, output: str = "features") -> tuple[Tensor, Tensor]:
+        return self.arrays[f"{output}_mu"], self.arrays[f"{output}_sigma"]
+
+    def rows(self, output: str = "features") -> Tensor:
+        return self.arrays[f"{output}_rows"]
+
+
+class Score(ABC):
+    """One number or more about fakes, mostly against reals.
+
+    reads       {output of the extractor: what is to be kept of it}; besides those, there are "images" (uint8) and
+                "labels"
+    reals       whether it needs them
+    keys        names of its numbers
+    standard    number of fakes that the literature uses: a score of as many needs no number in its name
+    """
+
+    reads: Mapping[str, Keep] = {"features": "rows"}
+    reals = True
+    higher_is_better = False
+    keys: tuple[str, ...]
+    standard = 50_000
+
+    @abstractmethod
+    def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
+        """{key: value}"""
+
+    def check(self, dims: Mapping[str, int], n_real: int | None, n_fake: int) -> None:  # noqa: B027
+        """Refuses what it can't be computed from, before any image is looked at. n_real None: not known yet."""
+
+    def settings(self) -> dict[str, Any]:
+        """What belongs in the protocol."""
+        return {k: v for k, v in vars(self).items() if not k.startswith("_")}
+
+
+class Scores(Metric):
+    """All scores of one pass: the sums and rows that they read, each kept once. Exact however the samples are split
+    over updates and processes: sums are float64, rows are put in the order of their index.
+
+    scores   {name: Score}
+    dims     {output: number of columns}
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    def __init__(self, scores: Mapping[str, Score], dims: Mapping[str, int], **kwargs: Any):
+        super().__init__(compute_with_cache=False, **kwargs)
+        self.scores, self.dims = dict(scores), dict(dims)
+        self.reads = {(output, keep) for score in scores.values() for output, keep in score.reads.items()}
+        for name, score in scores.items():
+            if missing := sorted(set(score.reads) - set(dims)):
+                raise ValueError(f"the score {name} reads {', '.join(missing)}, and there is only {', '.join(dims)}")
+        for side in ("real", "fake"):
+            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            if any(keep == "rows" for _, keep in self.reads):
+                self.add_state(f"{side}_index", [], dist_reduce_fx="cat")
+            for output, keep in sorted(self.reads):
+                if keep == "rows":
+                    self.add_state(f"{side}_{output}_rows", [], dist_reduce_fx="cat")
+                    continue
+                shape = [dims[output]]
+                zeros = {"sum": shape, "outer": shape * 2} if keep == "moments" else {"sum": shape, "square": []}
+                for kind, size in zeros.items():
+                    if not hasattr(self, f"{side}_{output}_{kind}"):
+                        state = torch.zeros(size, dtype=torch.float64)
+                        self.add_state(f"{side}_{output}_{kind}", state, dist_reduce_fx="sum")
+        self.reference: Kept | None = None
+        self.set_dtype(torch.float64)
+
+    def update(self, outputs: Mapping[str, Tensor], real: bool, index: Tensor | None = None) -> None:
+        """outputs: {name: [n, d]}; index: [n] numbers of these samples within their side; None: they follow on."""
+        side = "real" if real else "fake"
+        count = getattr(self, f"{side}_count")
+        n = len(next(iter(outputs.values())))
+        if hasattr(self, f"{side}_index"):
+            here = torch.arange(int(count), int(count) + n) if index is None else index
+            getattr(self, f"{side}_index").append(here.to(count.device))
+        for output, keep in self.reads:
+            if keep == "rows":
+                getattr(self, f"{side}_{output}_rows").append(outputs[output].to(count.device))
+                continue
+            x = outputs[output].to(count.device).double()
+            if keep == "moments":
+                getattr(self, f"{side}_{output}_outer").add_(x.T @ x)
+            else:
+                getattr(self, f"{side}_{output}_square").add_(x.square().sum())
+            if keep == "moments" or (output, "moments") not in self.reads:
+                getattr(self, f"{side}_{output}_sum").add_(x.sum(0))
+        count.add_(n)
+
+    def kept(self, real: bool) -> Kept:
+        """What was seen here of one side; of all processes inside `sync_context`.
+
+        Raises:
+            ValueError: fewer than two samples, or features that are not finite
+        """
+        side = "real" if real else "fake"
+        n = int(getattr(self, f"{side}_count"))
+        if n < 2:
+            raise ValueError(f"scores need at least 2 {side} samples, not {n}")
+        arrays: dict[str, Tensor] = {}
+        if hasattr(self, f"{side}_index"):
+            order = joined(getattr(self, f"{side}_index")).argsort()
+            in_order = bool((order.diff() == 1).all())
+        for output, keep in sorted(self.reads):
+            if keep == "rows":
+                state = getattr(self, f"{side}_{output}_rows")
+                rows = joined(state)
+                arrays[f"{output}_rows"] = rows if in_order else rows[order]
+                total = rows.sum() if rows.is_floating_point() else torch.zeros(())
+            else:
+                mean = getattr(self, f"{side}_{output}_sum") / n
+                arrays[f"{output}_mu"] = total = mean
+                if keep == "moments":
+                    outer = getattr(self, f"{side}_{output}_outer")
+                    arrays[f"{output}_sigma"] = (outer - n * torch.outer(mean, mean)) / (n - 1)
+                else:
+                    arrays[f"{output}_square"] = getattr(self, f"{side}_{output}_square") / n
+            if not total.isfinite().all():
+                raise ValueError(f"the {side} samples have {output} that are not finite: there is no score of them")
+        return Kept(n, arrays)
+
+    def load_reference(self, reference: Kept) -> None:
+        """Takes what is known of the reals, in place of what `update(real=True)` would collect.
+
+        Raises:
+            ValueError: of another size than this extractor's, or without what a score needs
+        """
+        for output, keep in {(o, k) for score in self.scores.values() if score.reals for o, k in score.reads.items()}:
+            names = {"moments": ("mu", "sigma"), "sums": ("mu", "square"), "rows": ("rows",)}[keep]
+            for name in (f"{output}_{name}" for name in names):
+                if name not in reference.arrays:
+                    needing = [k for k, score in self.scores.items() if output in score.reads and score.reals]
+                    raise ValueError(
+                        f"the reference has no {name}, which {', '.join(needing)} need: published statistics serve "
+                        "for FID alone; give the reals themselves, or choose scores=[fid]"
+                    )
+                value = reference.arrays[name]
+                columns = math.prod(value.shape[1:] if keep == "rows" else value.shape[:1])
+                if value.dim() and columns != self.dims[output]:
+                    raise ValueError(
+                        f"the reference's {name} has {columns} columns and the extractor's {output} "
+                        f"{self.dims[output]}: it was made through another extractor"
+                    )
+        self.reference = Kept(reference.n, {k: v.to(self.device) for k, v in reference.arrays.items()})
+
+    def compute(self) -> dict[str, float]:
+        """{key: value} of all scores."""
+        return self.values()
+
+    def values(self) -> dict[str, float]:
+        """The same of what is here: inside `sync_context` one process can do it for all."""
+        needs_reals = any(score.reals for score in self.scores.values())
+        real = self.reference or (self.kept(real=True) if needs_reals else Kept())
+        fake = self.kept(real=False)
+        pairwise = [score for score in self.scores.values() if isinstance(score, PairScore)]
+        if pairwise:
+            sweep(pairwise, real.rows(), fake.rows())
+        values: dict[str, float] = {}
+        for score in self.scores.values():
+            values |= score(real, fake)
+        return values
+
+
+def joined(parts: list[Tensor] | Tensor) -> Tensor:
+    """One tensor of a list state, which holds only that from then on: the pieces are not kept twice."""
+    if isinstance(parts, Tensor):
+        return parts
+    if len(parts) > 1:
+        parts[:] = [torch.cat(parts)]
+    return parts[0]
+
+
+def short(n: int) -> str:
+    """10000 -> "10k", 1234 -> "1234": the number of samples in the name of a score."""
+    return f"{n // 1000}k" if n % 1000 == 0 else str(n)
