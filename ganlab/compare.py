@@ -4,7 +4,7 @@ import argparse
 import base64
 import html
 import json
-import statistics
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ganlab.tables import aligned, as_csv, filled, markdown, shown
+from ganlab.tables import aligned, as_csv, filled, markdown, mean, shown, spread
 
 LEFT_OUT = ("seed", "paths", "callbacks", "logger", "trainer", "speed", "resume", "metrics", "scores", "extractor")
 
@@ -32,7 +32,7 @@ class Run:
     @property
     def key(self) -> tuple[Any, ...]:
         """What its score may be compared with."""
-        return self.result["score"], self.result.get("protocol_id", "")
+        return self.result["score"], self.result.get("protocol_id") or str(self.result.get("protocol"))
 
 
 def read(folder: Path) -> Run:
@@ -48,12 +48,12 @@ def read(folder: Path) -> Run:
         raise ValueError(f"it failed: {result.get('error', '')}")
     if "score" not in result:
         raise ValueError("it has no score")
+    if not {"overrides", "best", "final", "kimg", "lower_is_better"} <= result.keys():
+        raise ValueError("its result.json was not written by this version")
     settings = yaml.safe_load((folder / "config.yaml").read_text())
-    kept = {
-        k: v
-        for k, v in flat(settings).items()
-        if k.split(".")[0] not in LEFT_OUT and k not in ("data.seed", "data.root")
-    }
+    free = {"data.seed"} | (set() if settings["data"]["_target_"].endswith("Folder") else {"data.root"})
+    kept = {k: v for k, v in flat(settings).items() if k.split(".")[0] not in LEFT_OUT and k not in free}
+    kept["trainer.precision"] = settings["trainer"]["precision"]
     told = json.loads((folder / "run.json").read_text())
     scores = folder / "scores.json"
     history = json.loads(scores.read_text())["history"] if scores.exists() else []
@@ -85,20 +85,15 @@ class Group:
         values = {
             k: [run.result[k] for run in self.runs if k in run.result] for k in ("best", "final", "kimg", "seconds")
         }
-        better = min if first["lower_is_better"] else max
+        finite = [v for v in values["best"] if math.isfinite(v)] or [math.nan]
         return {
-            "run": self.name, "seeds": len(self.runs), "score": first["score"],
-            **{f"{k} mean": statistics.fmean(values[k]) for k in ("best",)}, "best spread": spread(values["best"]),
-            "final mean": statistics.fmean(values["final"]), "final spread": spread(values["final"]),
-            "best of all": better(values["best"]), "kimg": statistics.fmean(values["kimg"]),
-            "seconds": statistics.fmean(values["seconds"]) if values["seconds"] else None,
+            "run": self.name, "seeds": len({run.seed for run in self.runs}), "score": first["score"],
+            **{f"{k} mean": mean(values[k]) for k in ("best",)}, "best spread": spread(values["best"]),
+            "final mean": mean(values["final"]), "final spread": spread(values["final"]),
+            "best of all": (min if first["lower_is_better"] else max)(finite), "kimg": mean(values["kimg"]),
+            "seconds": mean(values["seconds"]) if values["seconds"] else None,
             "protocol": first.get("protocol_id", ""),
         }  # fmt: skip
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """Standard deviation over seeds; None of one."""
-    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Group]]:
@@ -113,15 +108,21 @@ def grouped(runs: Sequence[Run]) -> list[list[Group]]:
         names = titles([group[0] for group in members])
         groups = [Group(name, group) for name, group in zip(names, members, strict=True)]
         sign = 1 if groups[0].runs[0].result["lower_is_better"] else -1
-        found.append(sorted(groups, key=lambda group: sign * group.row()["final mean"]))
+        found.append(sorted(groups, key=lambda group: worst_last(sign * group.row()["final mean"])))
     return found
+
+
+def worst_last(value: float) -> tuple[bool, float]:
+    """A key to sort by: nan comes last."""
+    return math.isnan(value), value
 
 
 def titles(runs: Sequence[Run]) -> list[str]:
     """Model, data and the overrides by which these runs differ."""
     overrides = [dict(o.lstrip("+~").partition("=")[::2] for o in run.result["overrides"]) for run in runs]
-    skipped = ("seed", "model", "data", "max_kimg", "hydra.run.dir", "resume", "trainer.devices")
-    keys = {k for o in overrides for k in o if k not in skipped and len({p.get(k) for p in overrides}) > 1}
+    top = ("hydra", *(key for key in LEFT_OUT if key != "trainer"))
+    told = {k for o in overrides for k in o if k not in ("model", "data", "max_kimg") and k.split(".")[0] not in top}
+    keys = {k for k in told if len({o.get(k) for o in overrides}) > 1}
     names = []
     for run, own in zip(runs, overrides, strict=True):
         base = " ".join(run.choices[k] for k in ("model", "data") if k in run.choices) or run.folder.parent.name
@@ -161,8 +162,6 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 
 def curves(groups: Sequence[Group], width: int = 640, height: int = 300) -> str:
     """The score over kimg, a line for each run, a colour for each group; the axis is logarithmic if it can be."""
-    import math
-
     score = groups[0].runs[0].result["score"]
     lines = [
         (i, [(e["kimg"], e[score]) for e in run.history if math.isfinite(e.get(score, math.nan))])
@@ -222,16 +221,20 @@ def protocol_of(result: dict[str, Any]) -> str:
     from ganlab.metrics.protocol import Protocol
 
     told = result.get("protocol")
-    return Protocol.read(told).text() if told else "protocol not known"
+    return Protocol.read(told).text() if isinstance(told, dict) else str(told)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ganlab.compare", description="The table of runs over their seeds.")
     parser.add_argument("places", nargs="+", metavar="FOLDER", help="runs, sweeps, or folders that hold some")
     parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV, numbers in full")
     parser.add_argument("--html", metavar="FILE", help="write one page with tables, curves and grids")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = parser().parse_args(arguments)
     runs, left_out = find(given.places)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
@@ -243,19 +246,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [[group.row() for group in groups] for groups in tables]
     if len(tables) > 1:
         print(f"{SEVERAL}\n")
-    for table, groups in zip(rows, tables, strict=True):
-        print(f"{aligned(table)}\n{protocol_of(groups[0].runs[0].result)}\n")
-    texts = {
-        given.markdown: "\n\n".join(
-            f"{markdown(table)}\n\n{protocol_of(groups[0].runs[0].result)}"
-            for table, groups in zip(rows, tables, strict=True)
-        ),
-        given.csv: as_csv([row for table in rows for row in table]),
-        given.html: page(tables),
-    }
-    for path, text in texts.items():
+    protocols = [protocol_of(groups[0].runs[0].result) for groups in tables]
+    for table, protocol in zip(rows, protocols, strict=True):
+        print(f"{aligned(table)}\n{protocol}\n")
+    for group in (group for groups in tables for group in groups):
+        seeds = [run.seed for run in group.runs]
+        if again := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            print(f"{group.name}: seed {', '.join(map(str, again))} was run more than once", file=sys.stderr)
+    texts = (
+        (given.markdown, lambda: "\n\n".join(map("\n\n".join, zip(map(markdown, rows), protocols, strict=True)))),
+        (given.csv, lambda: as_csv([row for table in rows for row in table])),
+        (given.html, lambda: page(tables)),
+    )
+    for path, text in texts:
         if path is not None:
-            write_text(path, text)
+            write_text(path, text())
             print(f"written: {path}")
 
 

@@ -67,7 +67,9 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         return elastic_launch(config, _work)(function, arguments, processes)[0]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise WorkerFailed(f"process {rank} of {processes} failed: {failure.message}") from None
+        told: Any = failure.message
+        reason = told["message"] if isinstance(told, dict) else told
+        raise WorkerFailed(f"process {rank} of {processes} failed: {reason}") from None
 
 
 def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> Any:

@@ -2,10 +2,23 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard deviation; None of one value, nan if any is."""
+    if len(values) < 2:
+        return None
+    middle = mean(values)
+    return math.sqrt(sum((v - middle) ** 2 for v in values) / (len(values) - 1))
 
 
 def filled(rows: Sequence[Row]) -> list[str]:

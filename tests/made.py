@@ -33,13 +33,23 @@ def scored(score, real, fake, pieces=1, **outputs):
 
 
 def inception_file(folder):
-    """An Inception network of random weights, in the format of the real file."""
+    """An Inception network of random weights in the format of the real file, which lets signals through: its features
+    differ from image to image, and its logits are of order 1."""
     torch.manual_seed(0)
     with (
         mock.patch.object(fidelity_inception, "load_state_dict_from_url"),
         mock.patch.object(fidelity_inception.FeatureExtractorInceptionV3, "load_state_dict"),
     ):
         net = fidelity_inception.FeatureExtractorInceptionV3("inception", ["2048"])
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # the statistics of one pass
+            layer.reset_running_stats()
+            layer.train()
+    torch.nn.init.normal_(net.fc.weight, std=0.1)
+    net(noise_images(8))
     path = Path(folder) / "inception.pth"
     torch.save(net.state_dict(), path)
     return path

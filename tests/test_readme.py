@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from composing import composed
 
+from ganlab import compare
 from ganlab.conf import CONF
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+HOME = Path(__file__).parent.parent
+README = (HOME / "README.md").read_text()
+PAGES = [README, *(path.read_text() for path in sorted((HOME / "docs").glob("*.md")))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)]
 COMMANDS = [
     shlex.split(line, comments=True)[2:]
     for kind, block in BLOCKS
@@ -30,14 +33,16 @@ def test_the_two_commands_stand_at_the_top():
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_compose(command):
     module, *arguments = command
-    if "--help" not in command and "--config-dir" not in command:
+    if module == "ganlab.compare":
+        compare.parser().parse_args(arguments)
+    elif "--help" not in command and "--config-dir" not in command:
         overrides = [c for c in arguments if c != "-m"]
         first = [c.split(",")[0] + ("]" if "[" in c and "]" not in c.split(",")[0] else "") for c in overrides]
-        composed(*first, name="sample" if module == "ganlab.sample" else "train")
+        composed(*first, name=module.partition(".")[2] or "train")
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) >= 10
+    assert len(COMMANDS) >= 20
 
 
 def test_plain_python_runs(tmp_path, monkeypatch):

@@ -17,15 +17,16 @@ from ganlab.data.places import Place, images_at
 from ganlab.data.rounds import InMemory
 from ganlab.data.toy import Toy
 from ganlab.files import Unavailable
+from ganlab.metrics.classes import ClassificationAccuracy, IntraFID
 from ganlab.metrics.diversity import InceptionScore, Vendi
 from ganlab.metrics.extractors import Pixels
 from ganlab.metrics.frechet import FID
-from ganlab.metrics.kernels import KID
+from ganlab.metrics.kernels import CMMD, KID
 from ganlab.metrics.modes import Modes
 from ganlab.metrics.neighbours import PRDC
 from ganlab.metrics.networks import Inception
 from ganlab.metrics.protocol import Protocol
-from ganlab.metrics.scorer import Scorer, as_kept, as_shown, read_arrays, save_arrays, shares
+from ganlab.metrics.scorer import Scorer, as_shown, chosen_of, load_statistics, save_statistics, shares
 
 CPU = torch.device("cpu")
 
@@ -84,17 +85,26 @@ def test_scores_equal_torch_fidelitys_from_images_to_number(tmp_path):
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(weights), cache=False, verbose=False, save_cpu_ram=True,
     )  # fmt: skip
-    extractor = Inception(weights=str(weights))
-    extractor.prepare()
     scores = {"fid": FID(), "is": InceptionScore(1, False), "kid": KID(4, 15), "prdc": PRDC()}
-    ours = score(Scorer(extractor, scores, n=20, batch_size=7), real, fake)
-    ours = {k.replace("20_inception", ""): v for k, v in ours.items()}
-    assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
-    assert ours["is"] == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
-    assert ours["precision"] == pytest.approx(theirs["precision"], rel=1e-4)
-    assert ours["recall"] == pytest.approx(theirs["recall"], rel=1e-4)
-    assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], abs=1e-6)
-    assert ours["kid_std"] == pytest.approx(theirs["kernel_inception_distance_std"], abs=1e-6)
+    ours = {}
+    for resize in ("tf1", "torch"):
+        extractor = Inception(resize, weights=str(weights))
+        extractor.prepare()
+        values = score(Scorer(extractor, scores, n=20, batch_size=7), real, fake)
+        ours[resize] = {k.replace("20_inception", ""): v for k, v in values.items()}
+    expected = {
+        "fid": theirs["frechet_inception_distance"], "is": theirs["inception_score_mean"],
+        "precision": theirs["precision"], "recall": theirs["recall"],
+    }  # fmt: skip
+    kid = {"kid": theirs["kernel_inception_distance_mean"], "kid_std": theirs["kernel_inception_distance_std"]}
+    assert expected["fid"] > 1  # the numbers are of something
+    assert expected["is"] > 1.05
+    assert 0 < expected["recall"] < 1
+    assert abs(kid["kid"]) > 1e-3
+    of = lambda values, keys: {k: values[k] for k in keys}
+    assert of(ours["tf1"], expected) == pytest.approx(expected, rel=1e-4, abs=0)
+    assert of(ours["tf1"], kid) == pytest.approx(kid, abs=1e-6 * max(1, abs(kid["kid"])))
+    assert ours["torch"]["fid"] != pytest.approx(expected["fid"], rel=1e-3)  # another resize is another number
 
 
 def test_reals_are_looked_at_once(monkeypatch):
@@ -104,6 +114,8 @@ def test_reals_are_looked_at_once(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Scorer, "collect", lambda *a: pytest.fail("the reals were looked at again"))
         kept = Scorer(Pixels(), {"fid": FID(), "prdc": PRDC()}, n=20).reals(place(real), "train", CPU)
+        for fewer in ({"fid": FID()}, {"prdc": PRDC()}, {"vendi": Vendi(), "fid": FID()}):
+            Scorer(Pixels(), fewer, n=20).reals(place(real), "train", CPU)
     assert first.score(look(fake), [3, 8, 8], kept, CPU) == pytest.approx(values, rel=1e-12)
     other = Scorer(Pixels(), {"fid": FID()}, n=20, n_real=15).reals(place(real), "train", CPU)
     assert other.n == 15  # another protocol, other statistics
@@ -117,26 +129,46 @@ def test_statistics_are_those_that_others_read_and_write(tmp_path):
     real, fake = noise_images(60, 4, 1, 1), noise_images(50, 4, 2, 1)
     scorer = Scorer(Pixels(), {"fid": FID()}, n=50)
     values = score(scorer, real, fake)
-    save_arrays(tmp_path / "ours.npz", scorer.reals(place(real), "train", CPU))
+    save_statistics(tmp_path / "ours.npz", scorer.reals(place(real), "train", CPU), "raw values")
     x = (real / 127.5 - 1).flatten(1).double().numpy()
     with np.load(tmp_path / "ours.npz") as stored:
         assert np.allclose(stored["mu"], x.mean(0), atol=1e-6)
         assert np.allclose(stored["sigma"], np.cov(x, rowvar=False), atol=1e-6)
     np.savez(tmp_path / "theirs.npz", mu=x.mean(0), sigma=np.cov(x, rowvar=False))
-    kept = as_kept(read_arrays(tmp_path / "theirs.npz"))
+    kept = load_statistics(tmp_path / "theirs.npz", "raw values")
     assert scorer.score(look(fake), [1, 4, 4], kept, CPU) == pytest.approx(values, rel=1e-5)
+    with pytest.raises(ValueError, match="another extractor: raw values"):
+        load_statistics(tmp_path / "ours.npz", "inception, weights 1234")
     np.savez(tmp_path / "small.npz", mu=np.zeros(4), sigma=np.eye(4))
     with pytest.raises(ValueError, match="made through another extractor"):
-        scorer.score(look(fake), [1, 4, 4], as_kept(read_arrays(tmp_path / "small.npz")), CPU)
+        scorer.score(look(fake), [1, 4, 4], load_statistics(tmp_path / "small.npz"), CPU)
 
 
-def test_too_few_samples_are_refused_before_they_are_looked_at(monkeypatch):
-    real, fake = noise_images(30, 8, 1), noise_images(20, 8, 2)
-    monkeypatch.setattr(Pixels, "forward", lambda *a: pytest.fail("it looked"))
+def test_what_can_not_work_is_refused_before_it_is_looked_at(monkeypatch):
+    check = lambda scores, shape=(3, 8, 8), n_real=30, labels=False, **kw: Scorer(Pixels(), scores, **kw).check(
+        list(shape), CPU, n_real, labels
+    )
     with pytest.raises(ValueError, match="subset_size=1000, and there are only 30 reals"):
-        score(Scorer(Pixels(), {"kid": KID()}, n=2000), real, fake)
+        check({"kid": KID()}, n=2000)
     with pytest.raises(ValueError, match="only 5 fakes"):
-        score(Scorer(Pixels(), {"prdc": PRDC()}, n=5), real, fake)
+        check({"prdc": PRDC()}, n=5)
+    with pytest.raises(ValueError, match="score intra_fid reads labels, and there is only features"):
+        check({"intra_fid": IntraFID()}, n=50)
+    with pytest.raises(ValueError, match="prdc would keep 37 GiB of features"):
+        check({"prdc": PRDC()}, shape=(3, 256, 256), n=50_000)
+    check({"prdc": PRDC(), "fid": FID()}, n=50)
+    monkeypatch.setattr(Pixels, "forward", lambda *a: pytest.fail("it looked"))
+    with pytest.raises(ValueError, match="4 fakes are too few"):
+        check({"cas": ClassificationAccuracy()}, n=4)
+
+
+def test_fewer_samples_are_a_choice_from_all_over():
+    """Folders are sorted by class: the first n would be of one."""
+    chosen = chosen_of(1000, 100)
+    assert torch.equal(chosen, chosen_of(1000, 100))
+    assert len(chosen.unique()) == 100
+    assert 400 < chosen.double().mean() < 600
+    assert torch.equal(chosen_of(10, None), torch.arange(10))
 
 
 def test_images_are_scored_as_a_viewer_sees_them(tmp_path):
@@ -169,16 +201,22 @@ def test_shares_cover_every_sample_once(n, world):
 
 
 def test_a_protocol_tells_what_may_be_compared():
-    scores = {"fid": {}, "prdc": {"k": 3}}
-    told = Protocol("CIFAR10 train (12ab)", 50_000, "G_ema", 10_000, "inception, weights 1234", scores, kimg=100.0)
-    same = (replace(told, seed=3), replace(told, kimg=7.0), replace(told, versions={"torch": "9"}))
+    scores = {"fid": {"reals": True}, "prdc": {"reals": True, "k": 3}, "is": {"reals": False}}
+    told = Protocol("CIFAR10 train", "12ab", 50_000, "G_ema", 10_000, "inception, weights 1234", scores, kimg=100.0)
+    same = (
+        replace(told, seed=3), replace(told, kimg=7.0), replace(told, versions={"torch": "9"}),
+        replace(told, reals="folder of the same"),
+    )  # fmt: skip
     assert {p.id("fid") for p in (told, *same)} == {told.id("fid")}
     other = (
-        replace(told, reals="CIFAR10 test (ab12)"), replace(told, n_real=10_000), replace(told, fakes="G"),
+        replace(told, fingerprint="ab12"), replace(told, n_real=10_000), replace(told, fakes="G"),
         replace(told, n_fake=5000), replace(told, extractor="inception, clean"), replace(told, truncation=0.7),
     )  # fmt: skip
     assert len({p.id("fid") for p in (told, *other)}) == 7
-    changed = replace(told, scores={"fid": {}, "prdc": {"k": 5}})
+    # a score that compares with no reals is still of one set of data, whatever stands beside it
+    assert told.id("is") == replace(told, n_real=None, scores={"is": {"reals": False}}).id("is")
+    assert told.id("is") != replace(told, fingerprint="ab12").id("is")
+    changed = replace(told, scores={**scores, "prdc": {"reals": True, "k": 5}})
     assert changed.id("fid") == told.id("fid")
     assert changed.id("prdc") != told.id("prdc")
     assert Protocol.read(json.loads(json.dumps(told.plain()))) == told
@@ -188,11 +226,16 @@ def test_a_protocol_tells_what_may_be_compared():
 
 
 def test_settings_of_scores_are_in_the_protocol():
-    scorer = Scorer(Pixels(), {"kid": KID(subsets=7, subset_size=20), "vendi": Vendi()}, n=50, seed=4)
-    told = scorer.protocol("G_ema", "x", 60)
-    assert told.scores["kid"] == {"subsets": 7, "subset_size": 20, "kernel": "poly", "sigma": 10.0, "seed": 2020}
+    scores = {"kid": KID(subsets=7, subset_size=20, sigma=3), "vendi": Vendi(), "cmmd": CMMD(sigma=10)}
+    told = Scorer(Pixels(), scores, n=50, seed=4).protocol("G_ema", "x", "12ab", 60)
+    kid = {"reals": True, "subsets": 7, "subset_size": 20, "kernel": "poly", "seed": 2020}  # sigma is not used
+    assert told.scores == {"kid": kid, "vendi": {"reals": False}, "cmmd": {"reals": True, "sigma": 10.0}}
     assert (told.seed, told.n_fake, told.n_real) == (4, 50, 60)
     assert set(told.versions) >= {"torch", "torchmetrics", "torch-fidelity"}
+    float_or_not = [Scorer(Pixels(), {"cmmd": CMMD(sigma)}).protocol("G").id("cmmd") for sigma in (10, 10.0)]
+    assert float_or_not[0] == float_or_not[1]
+    ring, grid = (Scorer(Pixels(), {"modes": Modes(c, 0.1)}).protocol("G").id("modes") for c in ([[0, 0]], [[1, 0]]))
+    assert ring != grid
 
 
 # -------------------------------------------------------------------------------------------------------------- places
@@ -214,8 +257,18 @@ def test_images_are_found_in_folders_zips_and_arrays(tmp_path):
     assert [one.title for one in found] == ["folder images", "zip zipped.zip", "array array.npz"]
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     np.savez(tmp_path / "float.npz", arr_0=np.zeros((2, 8, 8, 3)))
+    np.savez(tmp_path / "one.npz", arr_0=np.zeros((1, 8, 8, 3), np.uint8))
+    with open(tmp_path / "array.npy.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    for name in ("junk.npz", "junk.zip"):
+        (tmp_path / name).write_bytes(b"junk")
+    cached = set((tmp_path / "cache").rglob("*.npy"))
+    images_at(tmp_path / "zipped.zip")
+    assert set((tmp_path / "cache").rglob("*.npy")) == cached  # what was unpacked is not kept
     for name, message in (
         ("nothing", "no such file"), ("other.npz", "holds x, and no images"), ("float.npz", "must be uint8"),
+        ("array.npy.npz", "can't be read"), ("junk.npz", "can't be read"), ("junk.zip", "can't be unpacked"),
+        ("one.npz", "N at least 2"),
     ):  # fmt: skip
         with pytest.raises(Unavailable, match=message):
             images_at(tmp_path / name)

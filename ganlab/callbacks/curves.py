@@ -110,10 +110,10 @@ class Progress(L.Callback):
     """A bar that counts kimg: done, seconds each, time left, losses, the last score.
 
     max_kimg   where it ends
-    monitor    part of the name of the score to show
+    monitor    how the name of the score to show begins; None: the first
     """
 
-    def __init__(self, max_kimg: float, monitor: str = ""):
+    def __init__(self, max_kimg: float, monitor: str | None = None):
         self.max_kimg, self.monitor, self.bar = max_kimg, monitor, None
         self.drawn = 0.0
 
@@ -130,9 +130,8 @@ class Progress(L.Callback):
         if self.bar is not None and time.monotonic() - self.drawn > 0.1:
             self.drawn = time.monotonic()
             latest = trainer.callback_metrics
-            names = {f"loss/{p}/adversarial": p for p in gan.players} | {
-                k: k.removeprefix("score/") for k in latest if k.startswith(f"score/{self.monitor}") and self.monitor
-            }
+            scores = [k for k in latest if k.startswith(f"score/{self.monitor or ''}")][:1]
+            names = {f"loss/{p}/adversarial": p for p in gan.players} | {k: k.removeprefix("score/") for k in scores}
             self.bar.set_postfix_str(", ".join(f"{v} {latest[k]:.3g}" for k, v in names.items() if k in latest), False)
             self.bar.update(min(gan.seen / 1000, self.max_kimg) - self.bar.n)
 

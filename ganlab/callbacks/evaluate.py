@@ -57,13 +57,16 @@ class Evaluate(Every):
             self.scorer.extractor.prepare(trainer.datamodule)
         trainer.strategy.barrier()
         self.scorer.extractor.prepare(trainer.datamodule)
-        shape, labels = trainer.datamodule.facts()["shape"], getattr(gan.task, "classes", None) is not None
-        self.scorer.check(shape, labels, len(trainer.datamodule.split("train")), trainer.strategy.root_device)
+        data, device = trainer.datamodule, trainer.strategy.root_device
+        facts, labels = data.facts(), getattr(gan.task, "classes", None) is not None
+        self.scorer.check(facts["shape"], device, len(data.split("train")), labels, facts["classes"])
+        if self.scorer.needs_reals:
+            self._reals = self.scorer.reals(data, "train", device)
 
     def act(self, trainer: Any, gan: Any) -> None:
         scores, self.protocol = self.evaluate(trainer, gan)
-        notes = {"protocol": self.protocol.id(self.scorer.owner(self.monitor))}
-        record(trainer, gan, {f"score/{k}": v for k, v in scores.items()}, notes)
+        ids = [f"{score} {self.protocol.id(score)}" for score in self.scorer.scores]
+        record(trainer, gan, {f"score/{k}": v for k, v in scores.items()}, {"protocol": ", ".join(ids)})
         self.history.append({"kimg": gan.seen / 1000, **scores})
         if self.best is self.history[-1]:
             self.best_checkpoint = str(self.folder / "best.ckpt")
@@ -101,10 +104,8 @@ class Evaluate(Every):
         """All scores of G_ema now, and how they were made. Every process must call it."""
         sync_buffers(gan)
         data, scorer = trainer.datamodule, self.scorer
-        if self._reals is None and scorer.needs_reals:
-            scorer.extractor.to(gan.device)
-            self._reals = scorer.reals(data, "train", gan.device)
         shape, labels = data.facts()["shape"], getattr(gan.task, "classes", None) is not None
         values = scorer.score(scorer.looking_at(gan), shape, self._reals, gan.device, labels)
-        reals = f"{data.title} train ({data.fingerprint('train')})" if scorer.needs_reals else None
-        return values, scorer.protocol("G_ema", reals, self._reals.n if self._reals else None, kimg=gan.seen / 1000)
+        n_real = self._reals.n if self._reals else None
+        told = (f"{data.title} train", data.fingerprint("train"), n_real)
+        return values, scorer.protocol("G_ema", *told, kimg=gan.seen / 1000)

@@ -1,7 +1,7 @@
 """Images at a place on disk, as they are: a folder, a zip of one, or an array in an .npz."""
 
-import hashlib
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ganlab.data.folder import Folder
-from ganlab.data.rounds import DataModule, InMemory, Samples
+from ganlab.data.rounds import GIB, DataModule, InMemory, Samples
 from ganlab.files import Unavailable, unpack
 
 
@@ -23,16 +23,21 @@ class Place(DataModule):
     def __init__(self, title: str, samples: Samples, shape: Sequence[int]):
         super().__init__(batch_size=1, rounds=1, seed=0)
         self._title, self.samples, self.shape = title, samples, list(shape)
+        self._classes: int | None = None
 
     @property
     def title(self) -> str:
         return self._title
 
     def facts(self) -> dict[str, Any]:
-        has_labels = "label" in self.samples.take(torch.arange(1))
-        return {"shape": self.shape, "classes": 1 if has_labels else None}
+        """The shape of an image, and the number of classes where there are labels."""
+        if self._classes is None and "label" in self.samples.take(torch.arange(1)):
+            self._classes = int(self.samples.take(torch.arange(len(self.samples)))["label"].max()) + 1
+        return {"shape": self.shape, "classes": self._classes, "class_names": None, "frequencies": None}
 
     def load(self, split: str) -> Samples:
+        if split == "test":
+            raise Unavailable(f"{self.title} has no test part")
         return self.samples
 
 
@@ -44,37 +49,66 @@ def images_at(path: str | Path) -> Place:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        folder = Folder(str(path))
+        folder = found_in(path, f"folder {path.name}")
         return Place(f"folder {path.name}", folder.split("train"), folder.facts()["shape"])
     if not path.is_file():
         raise Unavailable(f"{path}: there is no such file or folder")
     if path.suffix == ".zip":
-        with tempfile.TemporaryDirectory() as temporary:
-            unpack(path, Path(temporary))
-            folder = Folder(temporary, memory=float("inf"))
-            samples = folder.split("train")
-        return Place(f"zip {path.name}", samples, folder.facts()["shape"])
+        return zipped(path)
     if path.suffix != ".npz":
         raise Unavailable(f"{path}: a folder or .zip of images, or an .npz was expected")
-    with np.load(path, allow_pickle=False) as stored:
-        name = next((k for k in ("arr_0", "images", "samples") if k in stored.files), None)
-        if name is None:
-            raise Unavailable(f"{path} holds {', '.join(stored.files)}, and no images: arr_0 [N, H, W, C], uint8")
-        x = stored[name]
-    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] > 4:
-        raise Unavailable(f"{path}: {name} is {x.dtype} {list(x.shape)}, and must be uint8 [N, H, W, C]")
+    arrays = opened_npz(path)
+    name = next((k for k in ("arr_0", "images", "samples") if k in arrays), None)
+    if name is None:
+        raise Unavailable(f"{path} holds {', '.join(arrays)}, and no images: arr_0 [N, H, W, C], uint8")
+    x = arrays[name]
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] > 4 or len(x) < 2:
+        raise Unavailable(f"{path}: {name} is {x.dtype} {list(x.shape)}, and must be uint8 [N, H, W, C], N at least 2")
     images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     return Place(f"array {path.name}", InMemory(images), images.shape[1:])
+
+
+def zipped(path: Path) -> Place:
+    """Unpacked to a temporary folder, and read from there into memory."""
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            unpack(path, Path(temporary))
+        except (zipfile.BadZipFile, OSError) as error:
+            raise Unavailable(f"{path} can't be unpacked: {error}") from None
+        folder = found_in(Path(temporary), f"zip {path.name}")
+        files = folder.on_disk("train")
+        if files.nbytes > MOST * GIB:
+            raise Unavailable(f"{path} holds more than {MOST} GiB of images: unpack it, and give the folder")
+        content = files.take(torch.arange(len(files)))
+    return Place(f"zip {path.name}", InMemory(content["real"], content.get("label")), folder.facts()["shape"])
+
+
+MOST = 8  # GiB of images from a zip
+
+
+def found_in(path: Path, title: str) -> Folder:
+    folder = Folder(str(path))
+    try:
+        folder.facts()
+    except ValueError:
+        raise Unavailable(f"{title}: its images have different sizes, and scores are of images of one size") from None
+    return folder
+
+
+def opened_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in an .npz.
+
+    Raises:
+        Unavailable: it is none, or it holds more than numbers
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {k: stored[k] for k in stored.files}
+    except (ValueError, OSError, TypeError, AttributeError, zipfile.BadZipFile):
+        raise Unavailable(f"{path} can't be read as an .npz of arrays") from None
 
 
 def is_statistics(path: str | Path) -> bool:
     """Whether it is an .npz of mean and covariance, as pytorch-fid and others publish them."""
     path = Path(path).expanduser()
-    if path.suffix != ".npz" or not path.is_file():
-        return False
-    with np.load(path, allow_pickle=False) as stored:
-        return {"mu", "sigma"} <= set(stored.files)
-
-
-def short_digest(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return path.suffix == ".npz" and path.is_file() and {"mu", "sigma"} <= set(opened_npz(path))

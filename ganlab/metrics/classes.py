@@ -1,30 +1,38 @@
 """Scores by class: of generators that are told a label, and of labelled images."""
 
-from collections.abc import Mapping
+import math
 
 import torch
 
 from ganlab.metrics.extractors import convolutional
 from ganlab.metrics.fit import accuracy, fit_classifier
 from ganlab.metrics.frechet import frechet_distance
-from ganlab.metrics.scores import Kept, Score
+from ganlab.metrics.scores import Given, Kept, Score
+from ganlab.rng import reseed
 
 
 class IntraFID(Score):
-    """Mean over the classes of the Frechet distance within each (Miyato & Koyama 2018, arXiv:1802.05637, section 4)."""
+    """Mean over the classes of the Frechet distance within each (Miyato & Koyama 2018, arXiv:1802.05637, section 4).
+    It is nan where a class has fewer than 2 samples."""
 
     reads = {"features": "rows", "labels": "rows"}
     keys = ("intra_fid",)
 
+    def check(self, given: Given) -> None:
+        given.squarable("features", "scores.intra_fid")
+        for side, n in (("reals", given.n_real), ("fakes", given.n_fake)):
+            if given.classes and n is not None and n < 10 * given.classes:
+                raise ValueError(
+                    f"scores.intra_fid: {n} {side} are too few for {given.classes} classes, 10 each are needed"
+                )
+
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
         values = []
         for label in real.rows("labels")[:, 0].unique().tolist():
-            sides = []
-            for side, kept in (("reals", real), ("fakes", fake)):
-                x = kept.rows()[kept.rows("labels")[:, 0] == label].double()
-                if len(x) < 2:
-                    raise ValueError(f"scores.intra_fid: only {len(x)} {side} of class {label}, 2 are needed")
-                sides += [x.mean(0), torch.cov(x.T)]
+            members = [kept.rows()[kept.rows("labels")[:, 0] == label].double() for kept in (real, fake)]
+            if min(map(len, members)) < 2:
+                return {"intra_fid": math.nan}
+            sides = [part for x in members for part in (x.mean(0), torch.cov(x.T))]
             values.append(frechet_distance(*sides).item())
         return {"intra_fid": sum(values) / len(values)}
 
@@ -43,15 +51,15 @@ class ClassificationAccuracy(Score):
     def __init__(self, epochs: int | None = None, seed: int = 0):
         self.epochs, self.seed = epochs, seed
 
-    def check(self, dims: Mapping[str, int], n_real: int | None, n_fake: int) -> None:
-        if n_fake < 128:
-            raise ValueError(f"scores.cas: {n_fake} fakes are too few to learn from, 128 are needed")
+    def check(self, given: Given) -> None:
+        if given.n_fake < 128:
+            raise ValueError(f"scores.cas: {given.n_fake} fakes are too few to learn from, 128 are needed")
 
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
         images, labels = fake.rows("images"), fake.rows("labels")[:, 0]
         classes = int(max(labels.max(), real.rows("labels").max())) + 1
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(self.seed)
+            reseed(self.seed, torch.device("cpu"))
             net = convolutional(images.shape[1], 128, classes).to(images.device)
             epochs = self.epochs or max(2, min(40, 1500 * 128 // fake.n))
             fit_classifier(net, images, labels, epochs=epochs, seed=self.seed)

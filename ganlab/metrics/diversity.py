@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from ganlab.metrics.scores import Kept, Score
+from ganlab.metrics.scores import Given, Kept, Score
 from ganlab.rng import IndexedRNG, seed_of
 
 
@@ -26,9 +26,9 @@ class InceptionScore(Score):
     def __init__(self, splits: int = 10, shuffle: bool = True, seed: int = 2020):
         self.splits, self.shuffle, self.seed = splits, shuffle, seed
 
-    def check(self, dims: Any, n_real: int | None, n_fake: int) -> None:
-        if n_fake < self.splits:
-            raise ValueError(f"scores.is.splits={self.splits}, and there are only {n_fake} fakes")
+    def check(self, given: Given) -> None:
+        if given.n_fake < self.splits:
+            raise ValueError(f"scores.is.splits={self.splits}, and there are only {given.n_fake} fakes")
 
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
         result = isc_features_to_metric(fake.rows("logits"), self.splits, self.shuffle, self.seed)
@@ -42,6 +42,9 @@ class Vendi(Score):
     reals = False
     higher_is_better = True
     keys = ("vendi",)
+
+    def check(self, given: Given) -> None:
+        given.squarable("features", "scores.vendi")
 
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
         second = torch.zeros(())
@@ -77,12 +80,11 @@ class PathLength(Score):
     reads = {"path": "rows"}
     reals = False
     keys = ("ppl",)
-    asks_for_path = True
 
     def __init__(self, epsilon: float = 1e-4, discard: float = 0.01):
         if not 0 <= discard < 0.5:
             raise ValueError(f"scores.ppl.discard={discard}: must be at least 0 and below 0.5")
-        self.epsilon, self.discard = epsilon, discard
+        self.epsilon, self.discard = float(epsilon), float(discard)
 
     def probe(self, generator: Any, see: Any, first: int, count: int, seed: int) -> Tensor:
         """Distances [count, 1] of samples first ...; see: images in [-1, 1] -> features."""
@@ -91,8 +93,10 @@ class PathLength(Score):
         )
         (a, cond), (b, _) = generator.task.draw(rng("a")), generator.task.draw(rng("b"))
         t = rng("t").uniform()
-        near, far = (see(generator(slerp(a, b, s), cond)) for s in (t, t + self.epsilon))
-        return (near.double() - far.double()).square().sum(1, keepdim=True) / self.epsilon**2
+        near, far = (generator(slerp(a, b, s), cond) for s in (t, t + self.epsilon))
+        pairs = zip(near.split(8), far.split(8), strict=True)  # features may be long
+        distances = [(see(x) - see(y)).square().sum(1, keepdim=True, dtype=torch.float64) for x, y in pairs]
+        return torch.cat(distances) / self.epsilon**2
 
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
         distances = fake.rows("path")[:, 0].sort().values

@@ -1,6 +1,8 @@
 """Feature extractors: what a score sees of an image. A score carries its extractor's name."""
 
+import contextlib
 import hashlib
+import inspect
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from ganlab.files import Remote, Unavailable, atomic, cache_folder
 from ganlab.metrics.fit import accuracy, as_floats, fit_classifier
 from ganlab.metrics.weights import load_into, obtain
+from ganlab.rng import reseed
 
 
 class Extractor(nn.Module, ABC):
@@ -63,13 +66,13 @@ class Own(Extractor):
             if self.weights is not None:
                 state, _ = obtain(Remote("", (), ""), self.weights, self.checksum)
                 load_into(self.net, state, self.weights)
-            self.hash = weights_hash(self.net)
+            self.hash = network_hash(self.net)
 
     def forward(self, x: Tensor) -> Any:
         return self.net(as_floats(x))
 
     def describe(self) -> str:
-        return f"{type(self.net).__name__}, weights {self.hash}"
+        return f"{type(self.net).__module__}.{type(self.net).__qualname__}, {self.hash}"
 
 
 class Classifier(Extractor):
@@ -111,7 +114,7 @@ class Classifier(Extractor):
         recipe = repr(("classifier", 1, self.features, epochs, self.seed, facts["shape"], data.fingerprint("train")))
         path = cache_folder("classifiers") / f"{hashlib.blake2b(recipe.encode(), digest_size=12).hexdigest()}.pt"
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            reseed(self.seed, torch.device("cpu"))
             self.net = convolutional(facts["shape"][0], self.features, facts["classes"])
             if not path.exists():
                 self.learn(data, epochs)
@@ -152,5 +155,19 @@ def convolutional(channels: int, features: int, classes: int) -> nn.Sequential:
 def weights_hash(net: nn.Module) -> str:
     content = hashlib.sha256()
     for name, value in net.state_dict().items():
-        content.update(name.encode() + value.cpu().numpy().tobytes())
+        content.update(name.encode() + value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()[:8]
+
+
+def network_hash(net: nn.Module) -> str:
+    """Of the weights, of the plain attributes of all parts, and of the source of their classes."""
+    content = hashlib.sha256(weights_hash(net).encode())
+    for name, part in net.named_modules():
+        plain = {
+            k: v for k, v in vars(part).items() if isinstance(v, (int, float, str, bool, tuple)) and k != "training"
+        }
+        content.update(repr((name, type(part).__qualname__, sorted(plain.items()))).encode())
+        if not type(part).__module__.startswith("torch."):
+            with contextlib.suppress(OSError, TypeError):  # no source at hand
+                content.update(inspect.getsource(type(part)).encode())
     return content.hexdigest()[:8]

@@ -4,12 +4,10 @@ GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibriu
 arXiv:1706.08500, eq. 6; named FID when the features are Inception's.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from ganlab.metrics.scores import Kept, Score
+from ganlab.metrics.scores import Given, Kept, Score
 
 
 class FID(Score):
@@ -26,12 +24,8 @@ class FID(Score):
         if output != "features":
             self.keys = ("sfid" if output == "spatial" else f"fid_{output}",)
 
-    def check(self, dims: Mapping[str, int], n_real: int | None, n_fake: int) -> None:
-        if dims[self._output] > 8192:
-            raise ValueError(
-                f"scores.{self.keys[0]}: a Frechet distance in {dims[self._output]:,} dimensions takes too "
-                "much memory (8,192 at most): choose another extractor, or leave the score out"
-            )
+    def check(self, given: Given) -> None:
+        given.squarable(self._output, f"scores.{self.keys[0]}")
 
     def settings(self) -> dict[str, str]:
         return {}

@@ -1,15 +1,14 @@
 """Scores from kernels: the maximum mean discrepancy between reals and fakes."""
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from ganlab.metrics.pairs import PairScore, cosines
-from ganlab.metrics.scores import Kept, Score
+from ganlab.metrics.pairs import Block, PairScore
+from ganlab.metrics.scores import Given, Kept, Score
 
 
 class KID(Score):
@@ -32,12 +31,22 @@ class KID(Score):
     ):
         if kernel not in ("poly", "rbf"):
             raise ValueError(f"scores.kid.kernel={kernel!r}: must be poly or rbf")
-        self.subsets, self.subset_size, self.kernel, self.sigma, self.seed = subsets, subset_size, kernel, sigma, seed
+        self.subsets, self.subset_size, self.kernel, self.sigma, self.seed = (
+            subsets,
+            subset_size,
+            kernel,
+            float(sigma),
+            seed,
+        )
         if kernel == "rbf":
             self.keys = ("kid_rbf", "kid_rbf_std")
 
-    def check(self, dims: Mapping[str, int], n_real: int | None, n_fake: int) -> None:
-        for side, n in (("reals", n_real), ("fakes", n_fake)):
+    def settings(self) -> dict[str, Any]:
+        used = {"subsets": self.subsets, "subset_size": self.subset_size, "kernel": self.kernel, "seed": self.seed}
+        return used | ({"sigma": self.sigma} if self.kernel == "rbf" else {})
+
+    def check(self, given: Given) -> None:
+        for side, n in (("reals", given.n_real), ("fakes", given.n_fake)):
             if n is not None and n < self.subset_size:
                 raise ValueError(
                     f"scores.{self.keys[0]}.subset_size={self.subset_size}, and there are only {n} {side}: "
@@ -63,20 +72,20 @@ class CMMD(PairScore, Score):
     standard = 30_000  # as in the paper
 
     def __init__(self, sigma: float = 10.0):
-        self.sigma = sigma
+        self.sigma = float(sigma)
 
     def begin(self, real: Tensor, fake: Tensor) -> None:
         self._sums = {side: torch.zeros((), dtype=torch.float64, device=real.device) for side in ("real", "fake", "")}
 
-    def kernel(self, dots: Tensor, ni: Tensor, nj: Tensor) -> Tensor:
+    def kernel(self, block: Block) -> Tensor:
         """Sum over a block of the kernel minus 1, which keeps the digits that the sums of nearly equal numbers lose."""
-        return torch.expm1((cosines(dots, ni, nj) - 1) / self.sigma**2).sum(dtype=torch.float64)
+        return torch.expm1((block.cosines - 1) / self.sigma**2).sum(dtype=torch.float64)
 
-    def within(self, side: str, i: slice, j: slice, dots: Tensor, ni: Tensor, nj: Tensor) -> None:
-        self._sums[side] += self.kernel(dots, ni, nj) * (1 if i == j else 2)
+    def within(self, side: str, block: Block) -> None:
+        self._sums[side] += self.kernel(block) * (1 if block.i == block.j else 2)
 
-    def between(self, i: slice, j: slice, dots: Tensor, ni: Tensor, nj: Tensor) -> None:
-        self._sums[""] += self.kernel(dots, ni, nj)
+    def between(self, block: Block) -> None:
+        self._sums[""] += self.kernel(block)
 
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
         rr, ff, rf = (self._sums[k].item() for k in ("real", "fake", ""))

@@ -25,11 +25,11 @@ class Modes(Score):
     def __init__(
         self, centers: Sequence[Sequence[float]], deviation: float, radius: float = 3.0, share: float = 0.01
     ):  # fmt: skip
-        self._centers = torch.tensor(centers, dtype=torch.float64)
-        self.deviation, self.radius, self.share = deviation, radius, share
+        self.centers = [[float(v) for v in center] for center in centers]
+        self.deviation, self.radius, self.share = float(deviation), float(radius), float(share)
 
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
-        centers, points = self._centers, fake.rows().double()
+        centers, points = torch.tensor(self.centers, dtype=torch.float64), fake.rows().double()
         distance, at = torch.cdist(points, centers.to(points)).min(1)
         good = torch.bincount(at[distance <= self.radius * self.deviation], minlength=len(centers)).double()
         found = ((good >= self.share * good.sum()) & (good > 0)).sum().item()

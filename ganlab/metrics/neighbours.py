@@ -1,12 +1,10 @@
 """Scores from nearest neighbours: how much of each side lies where the other is, and how near fakes are to reals."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from ganlab.metrics.pairs import PairScore, cosines, nearest, squared_distances
-from ganlab.metrics.scores import Kept, Score
+from ganlab.metrics.pairs import Block, PairScore, nearest
+from ganlab.metrics.scores import Given, Kept, Score
 
 
 class PRDC(PairScore, Score):
@@ -25,9 +23,9 @@ class PRDC(PairScore, Score):
             raise ValueError(f"scores.prdc: k={k} and k_coverage={k_coverage} must be at least 1")
         self.k, self.k_coverage = k, k_coverage
 
-    def check(self, dims: Mapping[str, int], n_real: int | None, n_fake: int) -> None:
+    def check(self, given: Given) -> None:
         k = max(self.k, self.k_coverage)
-        for side, n in (("reals", n_real), ("fakes", n_fake)):
+        for side, n in (("reals", given.n_real), ("fakes", given.n_fake)):
             if n is not None and n <= k:
                 raise ValueError(f"scores.prdc looks at {k} neighbours, and there are only {n} {side}")
 
@@ -40,16 +38,16 @@ class PRDC(PairScore, Score):
         self._precise, self._recalled, self._covered = none_of(fake), none_of(real), none_of(real)
         self._inside = torch.zeros((), dtype=torch.float64, device=real.device)
 
-    def within(self, side: str, i: slice, j: slice, dots: Tensor, ni: Tensor, nj: Tensor) -> None:
-        distances, known = squared_distances(dots, ni, nj), self._nearest[side]
+    def within(self, side: str, block: Block) -> None:
+        distances, known, i, j = block.distances, self._nearest[side], block.i, block.j
         if i == j:
-            distances.fill_diagonal_(torch.inf)  # nobody is one's own neighbour
+            distances = distances.clone().fill_diagonal_(torch.inf)  # nobody is one's own neighbour
         else:
             known[j] = nearest(known[j], distances.T)
         known[i] = nearest(known[i], distances)
 
-    def between(self, i: slice, j: slice, dots: Tensor, ni: Tensor, nj: Tensor) -> None:
-        distances = squared_distances(dots, ni, nj)
+    def between(self, block: Block) -> None:
+        distances, i, j = block.distances, block.i, block.j
         reach = lambda side, k, rows: self._nearest[side][rows, k - 1]
         self._precise[j] |= (distances <= reach("real", self.k, i)[:, None]).any(0)
         self._recalled[i] |= (distances <= reach("fake", self.k, j)[None]).any(1)
@@ -77,9 +75,8 @@ class Memorization(PairScore, Score):
     def begin(self, real: Tensor, fake: Tensor) -> None:
         self._most_alike = torch.full((len(fake),), -torch.inf, device=fake.device)
 
-    def between(self, i: slice, j: slice, dots: Tensor, ni: Tensor, nj: Tensor) -> None:
-        alike = cosines(dots, ni, nj).abs().amax(0)
-        self._most_alike[j] = torch.maximum(self._most_alike[j], alike)
+    def between(self, block: Block) -> None:
+        self._most_alike[block.j] = torch.maximum(self._most_alike[block.j], block.cosines.abs().amax(0))
 
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
         return {"memorization": (1 - self._most_alike.double()).clamp(min=0).mean().item()}

@@ -11,6 +11,7 @@ import torch_fidelity.feature_extractor_clip as fidelity_clip
 import torch_fidelity.feature_extractor_inceptionv3 as fidelity_inception
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -95,7 +96,11 @@ class Inception(Pretrained):
     def built(self, state: dict[str, Tensor]) -> nn.Module:
         # torch-fidelity would unpickle the file without restriction: it is handed what was read safely
         with mock.patch.object(fidelity_inception, "load_state_dict_from_url", return_value=state):
-            return fidelity_inception.FeatureExtractorInceptionV3("inception", ["2048"])
+            net = fidelity_inception.FeatureExtractorInceptionV3("inception", ["2048"])
+        for layer in net.modules():  # half of the time, to 1e-6: batch norm becomes a part of each convolution
+            if isinstance(layer, fidelity_inception.BasicConv2d):
+                layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
+        return net.to(memory_format=torch.channels_last)
 
     def prepare(self, data: Any = None) -> None:
         try:
@@ -143,10 +148,12 @@ class Torchvision(Pretrained):
             net = torchvision.models.get_model(self.architecture, weights=None)
         load_into(net, state, self.weights)
         try:
-            names = {self.layer: "features", list(dict(net.named_children()))[-1]: "logits"}
-            return create_feature_extractor(net, names).eval()
+            last = list(dict(net.named_children()))[-1]
+            if last == self.layer:
+                raise ValueError(f"{last} is its last, which are the logits")
+            return create_feature_extractor(net, {self.layer: "features", last: "logits"}).eval()
         except ValueError as error:
-            raise ValueError(f"extractor.layer={self.layer}: {self.architecture} has no such layer: {error}") from None
+            raise ValueError(f"extractor.layer={self.layer}: of {self.architecture} it can't be: {error}") from None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         outputs = self.net(self.seen(x))

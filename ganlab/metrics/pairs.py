@@ -1,59 +1,99 @@
-"""Scores over pairs of samples: each block of inner products is computed once and shown to all of them."""
+"""Scores over pairs of samples: each block of pairs is gone through once and shown to all of them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations_with_replacement, product
 
 import torch
 from torch import Tensor
 
 
-class PairScore:
-    """Looks at blocks of pairs: first of reals with reals, then of fakes with fakes, then of reals with fakes.
+@dataclass(frozen=True)
+class Rows:
+    """One side's samples [n, d], moved so that the reals' mean is 0: squared distances then keep their digits.
 
-    A block is given as `dots` [a, b], the inner products of samples i .. and j .., whose squared lengths are `ni` [a]
-    and `nj` [b].
+    length       [n] squared lengths
+    along        [n] inner products with the mean m that was subtracted
+    mean_square  |m|^2
     """
+
+    x: Tensor
+    length: Tensor
+    along: Tensor
+    mean_square: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, mean: Tensor) -> "Rows":
+        x = x.float() - mean
+        return cls(x, x.square().sum(1), x @ mean, mean.square().sum())
+
+    @property
+    def raw_length(self) -> Tensor:
+        """[n] squared lengths before they were moved."""
+        return self.length + 2 * self.along + self.mean_square
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pairs of the samples i of one side with the samples j of one side."""
+
+    a: Rows
+    b: Rows
+    i: slice
+    j: slice
+
+    @cached_property
+    def dots(self) -> Tensor:
+        return self.a.x[self.i] @ self.b.x[self.j].T
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """Squared Euclidean distances."""
+        return (self.a.length[self.i, None] + self.b.length[None, self.j] - 2 * self.dots).clamp_min_(0)
+
+    @cached_property
+    def cosines(self) -> Tensor:
+        """Of the angles between the samples as they were given."""
+        raw = self.dots + self.a.along[self.i, None] + self.b.along[None, self.j] + self.a.mean_square
+        return raw / (self.a.raw_length[self.i, None] * self.b.raw_length[None, self.j]).sqrt().clamp_min(1e-12)
+
+
+class PairScore:
+    """Looks at blocks of pairs: first of reals with reals, then of fakes with fakes, then of reals with fakes."""
 
     looks_within = True  # whether it needs pairs of one side
 
     def begin(self, real: Tensor, fake: Tensor) -> None:
         """real: [n, d], fake: [m, d]; what was seen before is forgotten."""
 
-    def within(self, side: str, i: slice, j: slice, dots: Tensor, ni: Tensor, nj: Tensor) -> None:
+    def within(self, side: str, block: Block) -> None:
         """Pairs of one side, "real" or "fake"; of (i, j) and (j, i) only one is shown."""
 
-    def between(self, i: slice, j: slice, dots: Tensor, ni: Tensor, nj: Tensor) -> None:
+    def between(self, block: Block) -> None:
         """Reals i, fakes j."""
 
 
-def sweep(scores: Sequence[PairScore], real: Tensor, fake: Tensor, block: int = 2048) -> None:
-    """Shows all blocks to all scores; memory is bounded by `block` squared."""
-    real, fake = real.float(), fake.float()
+def sweep(scores: Sequence[PairScore], real: Tensor, fake: Tensor, size: int = 2048) -> None:
+    """Shows all blocks to all scores; memory is bounded by `size` squared."""
     for score in scores:
         score.begin(real, fake)
-    lengths = {"real": real.square().sum(1), "fake": fake.square().sum(1)}
-    for side, x in (("real", real), ("fake", fake)):
-        looking = [score for score in scores if score.looks_within]
-        for i, j in combinations_with_replacement(slices(len(x), block), 2) if looking else ():
-            dots = x[i] @ x[j].T
+    mean = real.mean(0, dtype=torch.float64).float()
+    sides = {"real": Rows.of(real, mean), "fake": Rows.of(fake, mean)}
+    looking = [score for score in scores if score.looks_within]
+    for name, rows in sides.items():
+        for i, j in combinations_with_replacement(slices(len(rows.x), size), 2) if looking else ():
+            block = Block(rows, rows, i, j)
             for score in looking:
-                score.within(side, i, j, dots, lengths[side][i], lengths[side][j])
-    for i, j in product(slices(len(real), block), slices(len(fake), block)):
-        dots = real[i] @ fake[j].T
+                score.within(name, block)
+    for i, j in product(slices(len(real), size), slices(len(fake), size)):
+        block = Block(sides["real"], sides["fake"], i, j)
         for score in scores:
-            score.between(i, j, dots, lengths["real"][i], lengths["fake"][j])
+            score.between(block)
 
 
 def slices(n: int, size: int) -> Iterator[slice]:
     return (slice(first, min(n, first + size)) for first in range(0, n, size))
-
-
-def squared_distances(dots: Tensor, ni: Tensor, nj: Tensor) -> Tensor:
-    return (ni[:, None] + nj[None] - 2 * dots).clamp_min_(0)
-
-
-def cosines(dots: Tensor, ni: Tensor, nj: Tensor) -> Tensor:
-    return dots / (ni[:, None] * nj[None]).sqrt().clamp_min(1e-12)
 
 
 def nearest(known: Tensor, block: Tensor) -> Tensor:

@@ -14,12 +14,13 @@ PACKAGES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "scipy", "
 class Protocol:
     """Everything that a score depends on besides the generator.
 
-    reals        what was compared with, with its fingerprint; None: no score needed any
-    n_real       how many of them
-    fakes        "G_ema" or "G" with its label rule, or where the images lie
+    reals        the data: what was compared with, or what the generator was trained on; None: not known
+    fingerprint  of those
+    n_real       how many were compared with; None: no score needed any
+    fakes        "G_ema" or "G", or where the images lie
     n_fake       how many
     extractor    its name, weights and resize
-    scores       {score: its settings: neighbours, subsets, splits, ...}
+    scores       {score: whether it compares with reals, and its settings: neighbours, subsets, splits, ...}
     truncation   of the generator; None: none
     seed         of the fakes
     kimg         how long the generator was trained
@@ -27,6 +28,7 @@ class Protocol:
     """
 
     reals: str | None
+    fingerprint: str | None
     n_real: int | None
     fakes: str
     n_fake: int
@@ -40,9 +42,10 @@ class Protocol:
     def id(self, score: str) -> str:
         """8 hex digits of all that must agree before two values of this score are compared: neither the seed, nor how
         long was trained, nor the libraries' versions."""
-        agreed = [self.reals, self.n_real, self.n_fake, self.extractor, self.truncation, self.scores.get(score)]
-        if self.fakes in ("G", "G_ema"):
-            agreed.append(self.fakes)
+        settings = self.scores.get(score, {})
+        agreed = [self.fingerprint, self.n_fake, self.extractor, self.truncation, settings]
+        agreed += [self.n_real] if settings.get("reals") else []
+        agreed += [self.fakes] if self.fakes in ("G", "G_ema") else []
         return hashlib.blake2b(json.dumps(agreed, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def text(self) -> str:
@@ -51,8 +54,14 @@ class Protocol:
         fakes = f"{self.n_fake:,} {'samples' if generator else 'images'} of {self.fakes}"
         fakes += f", truncation {self.truncation:g}" if self.truncation is not None else ""
         fakes += f", seed {self.seed}" if generator else ""
-        against = f", against {f'{self.n_real:,} of ' if self.n_real else ''}{self.reals}" if self.reals else ""
+        data = f"{self.reals} ({self.fingerprint})" if self.fingerprint else self.reals
+        against = f", against {f'{self.n_real:,} of ' if self.n_real else ''}{data}" if self.compares else ""
         return f"{fakes}{against}; {self.extractor}"
+
+    @property
+    def compares(self) -> bool:
+        """Whether any score needed reals."""
+        return any(settings.get("reals") for settings in self.scores.values())
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""

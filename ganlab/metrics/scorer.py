@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ganlab.files import atomic, cache_folder
 from ganlab.metrics.extractors import Extractor
 from ganlab.metrics.protocol import Protocol
-from ganlab.metrics.scores import Kept, Score, Scores, short
+from ganlab.metrics.scores import ARRAYS, Given, Kept, Reads, Score, Scores, reads, short
 from ganlab.rng import IndexedRNG
 
 Look = Callable[[int, int], dict[str, Tensor]]  # (first, count) -> {"real": images, "label": labels where there are}
@@ -28,7 +28,7 @@ class Scorer:
     extractor    what scores see (`ganlab.metrics.extractors`)
     scores       {name: Score}
     n            fakes
-    n_real       reals, the first of their split; None: all
+    n_real       reals, a choice of their split that is always the same; None: all
     batch_size   images looked at at once, by each process
     seed         of the fakes: sample i is made from (seed, i)
     """
@@ -75,27 +75,42 @@ class Scorer:
 
     # ------------------------------------------------------------------------------------------------------------ sides
 
-    def empty(self, shape: list[int], device: torch.device, labels: bool) -> tuple[Scores, dict[str, Tensor]]:
-        """A metric that has seen nothing, and outputs of no samples."""
-        nothing = self.see(torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32), device)
-        nothing |= {"labels": torch.zeros(2, 1, dtype=torch.int64)} if labels else {}
-        nothing |= {"path": torch.zeros(2, 1, dtype=torch.float64)} if self.probing else {}
-        home = torch.device("cpu") if device.type == "mps" else device  # scores sum in float64, which mps lacks
-        dims = {k: math.prod(v.shape[1:]) for k, v in nothing.items()}
-        for score in self.scores.values():
-            if set(score.reads) <= set(dims):
-                score.check(dims, None, self.n)
-        metric = Scores(self.scores, dims, sync_on_compute=False).to(home)
-        return metric, {k: v[:0] for k, v in nothing.items()}
-
-    def check(self, shape: list[int], labels: bool, n_real: int | None, device: torch.device) -> None:
+    def check(
+        self, shape: list[int], device: torch.device, n_real: int | None, labels: bool, classes: Any = None
+    ) -> None:
         """Raises ValueError where a score can't be computed from such samples."""
         self.extractor.to(device).eval()
-        n = min(n_real or 0, self.n_real or n_real or 0) or None
+        n_real = min(n_real, self.n_real or n_real) if n_real else None
         for score in self.scores.values():
-            score.check(dict.fromkeys(score.reads, 1), n if score.reals else None, self.n)
-        with torch.no_grad():
-            self.empty(shape, device, labels)
+            score.check(Given({}, n_real if score.reals else None, self.n, classes))
+        dims = {k: math.prod(v.shape[1:]) for k, v in self.nothing(shape, device, labels).items()}
+        Scores(self.scores, dims, wanted=set())  # refuses what reads an output that is not there
+        for score in self.scores.values():
+            score.check(Given(dims, n_real if score.reals else None, self.n, classes))
+        for output, keep in reads(self.scores):
+            size = max(self.n, n_real or 0) * dims[output] * (1 if output == "images" else 4) / 2**30
+            if keep == "rows" and size > MOST:
+                owners = ", ".join(name for name, score in self.scores.items() if score.reads.get(output) == "rows")
+                raise ValueError(
+                    f"{owners} would keep {size:.0f} GiB of {output}, more than {MOST}: choose another "
+                    "extractor, fewer samples (n, n_real), or leave them out"
+                )
+
+    @torch.no_grad()
+    def nothing(self, shape: list[int], device: torch.device, labels: bool) -> dict[str, Tensor]:
+        """Outputs of no samples."""
+        x = torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
+        outputs = self.see(x, device)
+        outputs |= {"labels": torch.zeros(2, 1, dtype=torch.int64)} if labels else {}
+        outputs |= {"path": torch.zeros(2, 1, dtype=torch.float64)} if self.probing else {}
+        return {k: v[:0] for k, v in outputs.items()}
+
+    def metric(self, nothing: dict[str, Tensor], device: torch.device, wanted: Reads | None = None) -> Scores:
+        """A metric that has seen nothing."""
+        home = torch.device("cpu") if device.type == "mps" else device  # scores sum in float64, which mps lacks
+        dims = {k: math.prod(v.shape[1:]) for k, v in nothing.items()}
+        scores = self.scores if wanted is None else {}
+        return Scores(scores, dims, wanted, sync_on_compute=False).to(home)
 
     def see(self, images: Tensor, device: torch.device) -> dict[str, Tensor]:
         """Outputs of the extractor, and the images themselves."""
@@ -105,44 +120,46 @@ class Scorer:
     def collect(self, metric: Scores, nothing: dict[str, Tensor], look: Look, n: int, real: bool, device: Any) -> None:
         """Shows a side to the metric: this process's share of it."""
         metric.update(nothing, real, torch.zeros(0, dtype=torch.int64))
-        pieces = shares(n, self.batch_size, *place())
-        what = "reals" if real else "samples"
-        bar = tqdm(
-            pieces,
-            desc=f"looking at {what}",
-            unit="batch",
-            leave=False,
-            disable=True if place()[0] or n < 5000 else None,
-        )
-        for first, count in bar:
+        widest = max(math.prod(v.shape[1:]) for v in nothing.values())
+        pieces = shares(n, max(1, min(self.batch_size, 2**26 // widest)), *place())
+        silent = True if place()[0] or n < 5000 else None
+        side = "reals" if real else "samples"
+        for first, count in tqdm(pieces, desc=f"looking at {side}", unit="batch", leave=False, disable=silent):
             shown = look(first, count)
             outputs = self.see(shown["real"], device)
             outputs |= {"labels": shown["label"].view(-1, 1)} if "labels" in nothing else {}
-            outputs |= {k: v for k, v in shown.items() if k == "path"}
+            outputs |= {"path": shown["path"]} if "path" in shown else {}
             metric.update(outputs, real, torch.arange(first, first + count))
 
+    @torch.no_grad()
     def reals(self, data: Any, split: str, device: torch.device) -> Kept:
-        """What the scores read of the reals: from the cache, or from one pass over them by all processes."""
-        samples = data.split(split)
-        n = min(len(samples), self.n_real or len(samples))
-        for score in self.scores.values():
-            score.check(dict.fromkeys(score.reads, 1), n, self.n)
-        about = self.extractor.describe()
-        needed = sorted({(o, k) for score in self.scores.values() if score.reals for o, k in score.reads.items()})
-        key = repr((data.fingerprint(split), split, n, data.facts()["shape"], about, needed))
-        path = cache_folder("statistics") / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.npz"
-        if not shared(path.exists()):
-            first = samples.take(torch.arange(2))
-            metric, nothing = self.empty(list(first["real"].shape[1:]), device, "label" in first)
-            look = lambda start, count: samples.take(torch.arange(start, start + count))
-            real_scores = Scores({k: s for k, s in self.scores.items() if s.reals}, metric.dims, sync_on_compute=False)
-            real_scores.to(metric.device)
-            self.collect(real_scores, nothing, look, n, True, device)
-            with real_scores.sync_context(should_sync=place()[1] > 1):
-                if place()[0] == 0:
-                    save_arrays(path, real_scores.kept(real=True))
-            del real_scores
-        return as_kept(read_arrays(path)) if place()[0] == 0 else Kept(n)  # rank 0 computes for all
+        """What the scores read of the reals: what was kept of an earlier look, and one pass for the rest by all
+        processes."""
+        samples, about = data.split(split), self.extractor.describe()
+        chosen = chosen_of(len(samples), self.n_real)
+        n, shape = len(chosen), list(data.facts()["shape"])
+        self.extractor.to(device).eval()
+        needed = reads(self.scores, reals=True)
+        seen = {(o, k): path_of(data.fingerprint(split), n, shape, about, o, k) for o, k in needed - GIVEN}
+        missing = shared({pair for pair, path in seen.items() if not path.exists()})
+        if missing:
+            nothing = self.nothing(shape, device, labels=False)
+            metric = self.metric(nothing, device, missing)
+            look = lambda first, count: samples.take(chosen[first : first + count])
+            self.collect(metric, nothing, look, n, True, device)
+            with metric.sync_context(should_sync=place()[1] > 1):
+                agreed(lambda: save_all(metric.kept(real=True), {pair: seen[pair] for pair in missing}, about))
+        if place()[0] > 0:
+            return Kept(n)  # rank 0 computes for all
+        arrays: dict[str, Tensor] = {}
+        for path in seen.values():
+            arrays |= load_statistics(path).arrays
+        for output, _ in needed & GIVEN:  # of the data itself
+            x = samples.take(chosen)
+            if output == "labels" and "label" not in x:
+                raise ValueError("the reals have no labels, which a score by class needs: leave it out")
+            arrays[f"{output}_rows"] = x["real"] if output == "images" else x["label"].view(-1, 1)
+        return Kept(n, arrays)
 
     # ----------------------------------------------------------------------------------------------------------- values
 
@@ -150,7 +167,7 @@ class Scorer:
     def score(
         self, look: Look, shape: list[int], reference: Kept | None, device: torch.device, labels: bool = False
     ) -> dict[str, float]:
-        """{full name: value} of `n` images. Every process must call it.
+        """{full name: value} of `n` images; nan if any of them is not finite. Every process must call it.
 
         look     (first, count) -> {"real": [count, *shape], ...}, uint8 or float in [-1, 1]
         labels   whether it gives labels
@@ -158,14 +175,12 @@ class Scorer:
         Raises:
             ValueError: a score can't be computed from what there is
         """
-        extractor = self.extractor.to(device)
-        extractor.eval()
-        for score in self.scores.values():
-            score.check(dict.fromkeys(score.reads, 1), reference.n if reference is not None else None, self.n)
-        metric, nothing = self.empty(shape, device, labels)
-        if reference is not None and place()[0] == 0:
-            metric.load_reference(reference)
-        broken = torch.zeros(())  # samples that are not finite: they have no score
+        self.extractor.to(device).eval()
+        nothing = self.nothing(shape, device, labels)
+        metric = self.metric(nothing, device)
+        if reference is not None:
+            agreed(lambda: metric.load_reference(reference))
+        broken = torch.zeros(())
 
         def looked(first: int, count: int) -> dict[str, Tensor]:
             shown = look(first, count)
@@ -176,7 +191,7 @@ class Scorer:
         if total(broken) > 0:
             return dict.fromkeys(self.names.values(), math.nan)
         with metric.sync_context(should_sync=place()[1] > 1):
-            values = shared(metric.values() if place()[0] == 0 else None)
+            values = agreed(metric.values)
         return {self.name(key): value for key, value in values.items()}
 
     def looking_at(self, generator: Any) -> Look:
@@ -193,12 +208,26 @@ class Scorer:
 
         return look
 
-    def protocol(self, fakes: str, reals: str | None, n_real: int | None, **more: Any) -> Protocol:
-        settings = {name: score.settings() for name, score in self.scores.items()}
-        return Protocol(
-            reals if self.needs_reals else None, n_real if self.needs_reals else None, fakes, self.n,
-            self.extractor.describe(), settings, seed=self.seed, **more,
-        )  # fmt: skip
+    def protocol(
+        self, fakes: str, reals: str | None = None, fingerprint: str | None = None, n_real: int | None = None,
+        **more: Any,
+    ) -> Protocol:  # fmt: skip
+        """How the scores are made. reals: the data, also where no score compares with them."""
+        settings = {name: {"reals": score.reals, **score.settings()} for name, score in self.scores.items()}
+        n_real = n_real if self.needs_reals else None
+        about = self.extractor.describe()
+        return Protocol(reals, fingerprint, n_real, fakes, self.n, about, settings, seed=self.seed, **more)
+
+
+GIVEN: Reads = {("images", "rows"), ("labels", "rows")}  # come with the data
+MOST = 16  # GiB that are kept of one output
+
+
+def chosen_of(count: int, n: int | None) -> Tensor:
+    """[n] of `count` samples: all, or a random choice that is always the same."""
+    if n is None or n >= count:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:n].sort().values
 
 
 # ------------------------------------------------------------------------------------------------------------ processes
@@ -216,6 +245,24 @@ def shared(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, 0)
     return box[0]
+
+
+def agreed(compute: Callable[[], Any]) -> Any:
+    """What rank 0 computes, in every process; its ValueError, too.
+
+    Raises:
+        ValueError: rank 0's
+    """
+    outcome: tuple[Any, str | None] = (None, None)
+    if place()[0] == 0:
+        try:
+            outcome = (compute(), None)
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            outcome = (None, str(error))
+    value, reason = shared(outcome)
+    if reason is not None:
+        raise ValueError(reason)
+    return value
 
 
 def total(x: Tensor) -> float:
@@ -236,31 +283,49 @@ def shares(n: int, size: int, rank: int, world: int) -> list[tuple[int, int]]:
 # ----------------------------------------------------------------------------------------------------------- statistics
 
 
+def path_of(*key: Any) -> Path:
+    """Where what was seen of the reals is kept."""
+    return cache_folder("statistics") / f"{hashlib.blake2b(repr(key).encode(), digest_size=12).hexdigest()}.npz"
+
+
+def save_all(kept: Kept, paths: Mapping[tuple[str, str], Path], about: str) -> None:
+    for (output, keep), path in paths.items():
+        names = [f"{output}_{name}" for name in ARRAYS[keep]]
+        save_statistics(path, Kept(kept.n, {name: kept.arrays[name] for name in names}), about)
+
+
+def save_statistics(path: str | Path, kept: Kept, about: str) -> None:
+    """Writes them as .npz: features' mean and covariance as `mu` and `sigma`, as others publish them."""
+    arrays: dict[str, Any] = {PUBLISHED.get(k, k): v.cpu().numpy() for k, v in kept.arrays.items()}
+    with atomic(path) as file:
+        np.savez(file, **(arrays | {"n": np.array(kept.n), "extractor": np.array(about)}))
+
+
+PUBLISHED = {"features_mu": "mu", "features_sigma": "sigma"}
+
+
+def load_statistics(path: str | Path, about: str | None = None) -> Kept:
+    """What `save_statistics`, or pytorch-fid and its like, wrote.
+
+    about   the extractor that they must have been made through, where the file says which
+
+    Raises:
+        ValueError: another one
+    """
+    with np.load(path, allow_pickle=False) as stored:
+        arrays: dict[str, Any] = {k: stored[k] for k in stored.files}
+    told = str(arrays.pop("extractor", ""))
+    if about and told and told != about:
+        raise ValueError(f"{path} was made through another extractor: {told}\n  here it is: {about}")
+    n = int(arrays.pop("n", 0))
+    back = {v: k for k, v in PUBLISHED.items()}
+    named = {back.get(k, k): torch.from_numpy(np.asarray(v)) for k, v in arrays.items()}
+    return Kept(n, {k: v if k.endswith("_rows") else v.double() for k, v in named.items()})
+
+
 def named(outputs: Any) -> dict[str, Tensor]:
     """What an extractor gave, by name."""
     return outputs if isinstance(outputs, dict) else {"features": outputs}
-
-
-def save_arrays(path: str | Path, kept: Kept) -> None:
-    """Writes them as .npz: features' mean and covariance as `mu` and `sigma`, as others publish them."""
-    with atomic(path) as file:
-        arrays = {k.removeprefix("features_") if k in PUBLISHED else k: v.cpu().numpy() for k, v in kept.arrays.items()}
-        np.savez(file, n=np.array(kept.n), **arrays)  # type: ignore[arg-type]
-
-
-PUBLISHED = ("features_mu", "features_sigma")
-
-
-def read_arrays(path: str | Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {k: stored[k] for k in stored.files}
-
-
-def as_kept(arrays: Mapping[str, Any]) -> Kept:
-    """What `save_arrays`, or pytorch-fid and its like, wrote."""
-    named = {f"features_{k}" if k in ("mu", "sigma") else k: torch.from_numpy(v) for k, v in arrays.items() if k != "n"}
-    double = {k: v if k.endswith("_rows") else v.double() for k, v in named.items()}
-    return Kept(int(arrays["n"]) if "n" in arrays else 0, double)
 
 
 def as_shown(x: Tensor) -> Tensor:

@@ -33,6 +33,29 @@ class Kept:
         return self.arrays[f"{output}_rows"]
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a score is going to be computed from, as far as it is known before any image is looked at.
+
+    dims      {output: number of columns}; empty: not known yet
+    n_real    None: not known, or no reals
+    classes   number of labels; None: none
+    """
+
+    dims: Mapping[str, int]
+    n_real: int | None
+    n_fake: int
+    classes: int | None = None
+
+    def squarable(self, output: str, name: str, most: int = 8192) -> None:
+        """Raises ValueError where a covariance would not fit into memory."""
+        if self.dims.get(output, 0) > most:
+            raise ValueError(
+                f"{name}: a covariance of {self.dims[output]:,} columns takes too much memory ({most:,} at most): "
+                "choose another extractor, or leave the score out"
+            )
+
+
 class Score(ABC):
     """One number or more about fakes, mostly against reals.
 
@@ -53,12 +76,20 @@ class Score(ABC):
     def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
         """{key: value}"""
 
-    def check(self, dims: Mapping[str, int], n_real: int | None, n_fake: int) -> None:  # noqa: B027
-        """Refuses what it can't be computed from, before any image is looked at. n_real None: not known yet."""
+    def check(self, given: Given) -> None:  # noqa: B027
+        """Refuses, by a ValueError, what it can't be computed from."""
 
     def settings(self) -> dict[str, Any]:
         """What belongs in the protocol."""
-        return {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        return {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("keys", "reads")}
+
+
+Reads = set[tuple[str, Keep]]  # of outputs: what is to be kept
+
+
+def reads(scores: Mapping[str, Score], reals: bool = False) -> Reads:
+    """What these scores read; reals: only those that need reals."""
+    return {pair for score in scores.values() if score.reals or not reals for pair in score.reads.items()}
 
 
 class Scores(Metric):
@@ -67,23 +98,26 @@ class Scores(Metric):
 
     scores   {name: Score}
     dims     {output: number of columns}
+    wanted   what to keep; None: what the scores read
     """
 
     full_state_update = False
     is_differentiable = False
 
-    def __init__(self, scores: Mapping[str, Score], dims: Mapping[str, int], **kwargs: Any):
+    def __init__(
+        self, scores: Mapping[str, Score], dims: Mapping[str, int], wanted: Reads | None = None, **kwargs: Any
+    ):  # fmt: skip
         super().__init__(compute_with_cache=False, **kwargs)
         self.scores, self.dims = dict(scores), dict(dims)
-        self.reads = {(output, keep) for score in scores.values() for output, keep in score.reads.items()}
+        self.wanted = reads(scores) if wanted is None else wanted
         for name, score in scores.items():
             if missing := sorted(set(score.reads) - set(dims)):
                 raise ValueError(f"the score {name} reads {', '.join(missing)}, and there is only {', '.join(dims)}")
         for side in ("real", "fake"):
             self.add_state(f"{side}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-            if any(keep == "rows" for _, keep in self.reads):
+            if any(keep == "rows" for _, keep in self.wanted):
                 self.add_state(f"{side}_index", [], dist_reduce_fx="cat")
-            for output, keep in sorted(self.reads):
+            for output, keep in sorted(self.wanted):
                 if keep == "rows":
                     self.add_state(f"{side}_{output}_rows", [], dist_reduce_fx="cat")
                     continue
@@ -104,7 +138,7 @@ class Scores(Metric):
         if hasattr(self, f"{side}_index"):
             here = torch.arange(int(count), int(count) + n) if index is None else index
             getattr(self, f"{side}_index").append(here.to(count.device))
-        for output, keep in self.reads:
+        for output, keep in self.wanted:
             if keep == "rows":
                 getattr(self, f"{side}_{output}_rows").append(outputs[output].to(count.device))
                 continue
@@ -113,7 +147,7 @@ class Scores(Metric):
                 getattr(self, f"{side}_{output}_outer").add_(x.T @ x)
             else:
                 getattr(self, f"{side}_{output}_square").add_(x.square().sum())
-            if keep == "moments" or (output, "moments") not in self.reads:
+            if keep == "moments" or (output, "moments") not in self.wanted:
                 getattr(self, f"{side}_{output}_sum").add_(x.sum(0))
         count.add_(n)
 
@@ -131,10 +165,9 @@ class Scores(Metric):
         if hasattr(self, f"{side}_index"):
             order = joined(getattr(self, f"{side}_index")).argsort()
             in_order = bool((order.diff() == 1).all())
-        for output, keep in sorted(self.reads):
+        for output, keep in sorted(self.wanted):
             if keep == "rows":
-                state = getattr(self, f"{side}_{output}_rows")
-                rows = joined(state)
+                rows = joined(getattr(self, f"{side}_{output}_rows"))
                 arrays[f"{output}_rows"] = rows if in_order else rows[order]
                 total = rows.sum() if rows.is_floating_point() else torch.zeros(())
             else:
@@ -153,25 +186,36 @@ class Scores(Metric):
         """Takes what is known of the reals, in place of what `update(real=True)` would collect.
 
         Raises:
-            ValueError: of another size than this extractor's, or without what a score needs
+            ValueError: it is of another size than this extractor's outputs, no mean and covariance, or lacks something
         """
-        for output, keep in {(o, k) for score in self.scores.values() if score.reals for o, k in score.reads.items()}:
-            names = {"moments": ("mu", "sigma"), "sums": ("mu", "square"), "rows": ("rows",)}[keep]
-            for name in (f"{output}_{name}" for name in names):
+        for output, keep in reads(self.scores, reals=True):
+            for name in (f"{output}_{name}" for name in ARRAYS[keep]):
                 if name not in reference.arrays:
                     needing = [k for k, score in self.scores.items() if output in score.reads and score.reals]
                     raise ValueError(
                         f"the reference has no {name}, which {', '.join(needing)} need: published statistics serve "
                         "for FID alone; give the reals themselves, or choose scores=[fid]"
                     )
-                value = reference.arrays[name]
-                columns = math.prod(value.shape[1:] if keep == "rows" else value.shape[:1])
-                if value.dim() and columns != self.dims[output]:
-                    raise ValueError(
-                        f"the reference's {name} has {columns} columns and the extractor's {output} "
-                        f"{self.dims[output]}: it was made through another extractor"
-                    )
+                self._check(name, reference.arrays[name], self.dims[output])
         self.reference = Kept(reference.n, {k: v.to(self.device) for k, v in reference.arrays.items()})
+
+    def _check(self, name: str, value: Tensor, columns: int) -> None:
+        kind = name.rsplit("_", 1)[1]
+        dims = {"mu": 1, "sigma": 2, "square": 0}.get(kind, value.dim())
+        have = value.shape[0] if kind in ("mu", "sigma") and value.dim() else math.prod(value.shape[1:])
+        if value.dim() != dims or (kind == "sigma" and value.shape[0] != value.shape[1]):
+            raise ValueError(f"the reference's {name} has the shape {list(value.shape)}: it is no {NAMES[kind]}")
+        if kind != "square" and have != columns:
+            raise ValueError(
+                f"the reference's {name} has {have} columns and the extractor's {name.rsplit('_', 1)[0]} {columns}: "
+                "it was made through another extractor"
+            )
+        wrong = value.is_floating_point() and not value.isfinite().all()
+        if kind == "sigma" and not wrong:
+            size = value.abs().max()
+            wrong = bool((value - value.T).abs().max() > 1e-3 * size or value.diagonal().min() < -1e-6 * size)
+        if wrong:
+            raise ValueError(f"the reference's {name} is not finite, or no {NAMES[kind]}")
 
     def compute(self) -> dict[str, float]:
         """{key: value} of all scores."""
@@ -189,6 +233,10 @@ class Scores(Metric):
         for score in self.scores.values():
             values |= score(real, fake)
         return values
+
+
+ARRAYS = {"moments": ("mu", "sigma"), "sums": ("mu", "square"), "rows": ("rows",)}
+NAMES = {"mu": "mean", "sigma": "covariance", "square": "mean square", "rows": "list of samples"}
 
 
 def joined(parts: list[Tensor] | Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Weights of networks that scores look through: found, checked, and read without running anything in the file."""
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ def obtain(remote: Remote, given: str | None = None, checksum: str | None = None
 
     Raises:
         Unavailable: there is no such file, it is another one, or it can't be read
+        ValueError: the checksum is none
     """
+    expected = (checksum or "").lower().removeprefix("sha256:")
+    if checksum is not None and (not given or not re.fullmatch(r"[0-9a-f]{8,64}", expected)):
+        raise ValueError(f"extractor.checksum={checksum}: must be sha256:..., of the file in extractor.weights")
     path = Path(given).expanduser() if given else fetch(remote, cache_folder("weights"), HINT)
     if not path.is_file():
         raise Unavailable(f"extractor.weights={given}: there is no such file")
     found = digest(path)
-    if given and checksum and not found.startswith(checksum.removeprefix("sha256:")):
+    if not found.startswith(expected):
         raise Unavailable(f"extractor.weights={given} is another file than expected: sha256:{found}, not {checksum}")
     return read(path), found[:8]
 
