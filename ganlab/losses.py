@@ -108,6 +108,24 @@ class Wasserstein(Loss):
         return each(lambda y: -y, phase.on_fake.logits)
 
 
+class ClippedWasserstein(Wasserstein):
+    """The same critic, kept Lipschitz by clipping its weights after each of its moves (same paper, algorithm 1).
+
+    clip   largest absolute value of a weight
+    """
+
+    def __init__(self, clip: float = 0.01, **kwargs: Any):
+        super().__init__(**kwargs)
+        if clip <= 0:
+            raise ValueError(f"loss.clip={clip}: must be above 0")
+        self.clip = clip
+
+    def after_move(self, phase: Phase) -> None:
+        if phase.player == "D" and phase.D is not None:
+            for weight in phase.D.parameters():
+                weight.clamp_(-self.clip, self.clip)
+
+
 class Hinge(Wasserstein):
     """Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, eq. 16 and 17."""
 

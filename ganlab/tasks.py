@@ -95,6 +95,16 @@ class Generate(Task):
         return points_as_picture(x, self.extent) if x.dim() == 2 else x
 
 
+class Autoencode(Generate):
+    """From data to themselves, for a G that also makes samples from noise."""
+
+    def __init__(self, z_dim: int | None = None):
+        super().__init__(z_dim)
+
+    def prepare(self, batch: dict[str, Any], rng: SampleRNG) -> Batch:
+        return Batch(batch["real"], batch["real"])
+
+
 def takes_labels(net: nn.Module) -> bool:
     kinds = [p.kind for p in inspect.signature(net.forward).parameters.values()]
     return inspect.Parameter.VAR_POSITIONAL in kinds or len(kinds) > 1

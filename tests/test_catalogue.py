@@ -43,7 +43,7 @@ def weights(net):
 def test_both_players_and_the_average_move(model, precision):
     """Rounds until each player has moved twice: finite, both move, EMA moves and follows."""
     gan = tiny(model)
-    before = {name: weights(getattr(gan, name)) for name in ("G", "D", "G_ema")}
+    before = {name: weights(getattr(gan, name)) for name in (*gan.players, "G_ema")}
     play(gan, 2 * gan.every["G"], (1, 16, 16), precision=precision)
     for name, old in before.items():
         new = weights(getattr(gan, name))
@@ -52,7 +52,7 @@ def test_both_players_and_the_average_move(model, precision):
     assert not torch.equal(weights(gan.G), weights(gan.G_ema))
     curves = gan.curves.read()
     assert all(v == v and abs(v) < 1e6 for v in curves.values())
-    assert {"loss/D/adversarial", "loss/G/adversarial"} <= set(curves)
+    assert gan.loss is None or {"loss/D/adversarial", "loss/G/adversarial"} <= set(curves)
 
 
 @pytest.mark.parametrize("shape", SIZES, ids=str)
@@ -61,7 +61,7 @@ def test_every_size_and_channel_count(model, shape):
     gan = play(tiny(model, shape), 1, shape)
     x = gan.generate(0, 5)
     assert x.shape == (5, *shape)
-    assert x.abs().max() <= 1
+    assert x.abs().max() <= 30  # of order 1, also where no tanh bounds it
 
 
 @pytest.mark.parametrize("model", group("model"))
@@ -71,6 +71,9 @@ def test_the_first_output_is_sane(model):
     x = gan.generate(0, 16)
     assert x.std(0).mean() > 1e-4
     assert (x.abs() > 0.999).float().mean() < 0.5
+    assert x.std() < 5
+    if gan.D is None:
+        return
     label = torch.arange(16) % 10 if gan.task.classes else None
     logits = gan.D(x) if label is None else gan.D(x, label)
     assert logits.abs().max() < 100

@@ -25,6 +25,7 @@ FORMULAS = {
     ),
     "Hinge": (mean([max(0, 1 - x) for x in REAL]) + mean([max(0, 1 + y) for y in FAKE]), -mean(FAKE)),
     "Wasserstein": (mean(FAKE) - mean(REAL), -mean(FAKE)),
+    "ClippedWasserstein": (mean(FAKE) - mean(REAL), -mean(FAKE)),
     "Relativistic": (mean([softplus(y - x) for x, y in pairs]), mean([softplus(x - y) for x, y in pairs])),
 }
 
@@ -54,3 +55,12 @@ def test_several_discriminators_are_averaged(name, player):
 def test_every_loss_is_covered():
     pairs_here = {k for k, v in vars(losses).items() if isinstance(v, type) and issubclass(v, losses.Loss)} - {"Loss"}
     assert pairs_here == set(FORMULAS)
+
+
+def test_a_clipped_critic_has_small_weights_after_its_own_moves():
+    loss, D = losses.ClippedWasserstein(clip=0.01), LinearD([1.0, -0.5, 0.004])
+    with torch.no_grad():
+        loss.after_move(phase("G", real=column(REAL), fake=column(FAKE), D=D))
+        assert D.a.tolist() == [1.0, -0.5, 0.004]
+        loss.after_move(phase("D", real=column(REAL), fake=column(FAKE), D=D))
+    assert D.a.tolist() == pytest.approx([0.01, -0.01, 0.004])

@@ -5,7 +5,9 @@ import torch
 from play import LinearD, QuadraticD, phase
 from torch import nn
 
+from ganlab.phase import GeneratorOutput
 from ganlab.rng import BatchRNG
+from ganlab.terms.likelihood import ELBO
 from ganlab.terms.penalties import DRAGAN, R1, R2, GradientPenalty
 
 A = torch.tensor([3.0, -4.0, 12.0], dtype=torch.float64)  # |A| = 13
@@ -106,3 +108,16 @@ def test_bfloat16_error_is_bounded(kind, bound):
     assert rough.dtype == torch.float32
     assert rough.mean().item() == pytest.approx(exact.item(), rel=bound)
     assert again.item() == pytest.approx(exact.item(), rel=1e-6)
+
+
+def test_elbo_closed_form():
+    """Squares over 2 sigma^2, and the KL divergence of N(m, s^2) from N(0, 1): (m^2 + s^2 - log s^2 - 1) / 2."""
+    m, log_variance = torch.tensor([[0.3, -1.0]]), torch.tensor([[0.5, -0.7]])
+    real, fake = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.5, 2.0, 1.0]])
+    aux = lambda x, cond=None: GeneratorOutput(x, (m, log_variance))
+    p = phase("G", real=real, fake=fake, D=None, G=aux)
+    normal = torch.distributions.Normal
+    kl = torch.distributions.kl_divergence(normal(m, (log_variance / 2).exp()), normal(0.0, 1.0)).sum()
+    assert ELBO(sigma=0.5, beta=2.0)(p).item() == pytest.approx(4.25 / 0.5 + 2 * kl.item(), rel=1e-6)
+    with pytest.raises(ValueError, match="sigma=0"):
+        ELBO(sigma=0)

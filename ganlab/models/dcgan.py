@@ -7,9 +7,11 @@ arXiv:1511.06434. At 64x64 these are the paper's layers; other sizes have fewer 
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ganlab.nn.pyramid import image_shape, pyramid
+from ganlab.phase import GeneratorOutput
 
 
 def widths(width: int, doublings: int) -> list[int]:
@@ -72,3 +74,32 @@ class Discriminator(nn.Sequential):
             have = out
         super().__init__(*layers, nn.Conv2d(have, 1, base, bias=False), nn.Flatten(0))
         self.apply(initialised)
+
+
+class VAE(nn.Module):
+    """Images [N, *shape] -> their reconstructions, with (mean, log variance) of z [N, z_dim] as aux; z -> images:
+    a variational autoencoder on these layers, to compare with (Kingma & Welling 2014, arXiv:1312.6114).
+
+    width   channels of the largest map
+    """
+
+    def __init__(self, shape: Sequence[int], z_dim: int = 64, width: int = 64):
+        super().__init__()
+        channels, height, breadth = image_shape(shape, "vae")
+        doublings, base = pyramid(height, breadth, "vae")
+        layers: list[nn.Module] = []
+        have = channels
+        for out in widths(width, doublings):
+            layers += [nn.Conv2d(have, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            have = out
+        self.encoder = nn.Sequential(*layers, nn.Conv2d(have, 2 * z_dim, base), nn.Flatten())
+        self.encoder.apply(initialised)
+        self.decoder = Generator(shape, z_dim, width)
+        self.z_dim = z_dim
+
+    def forward(self, x: Tensor) -> Tensor | GeneratorOutput:
+        if x.dim() == 2:
+            return self.decoder(x)
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        return GeneratorOutput(self.decoder(z), (mean, log_variance))

@@ -2,8 +2,10 @@
 
 Improved Training of Wasserstein GANs (Gulrajani et al. 2017), arXiv:1704.00028, appendix: 128 channels, no
 normalisation in the critic, mean pooling. Spectral Normalization for Generative Adversarial Networks (Miyato et al.
-2018), arXiv:1802.05957, table 4: 256 channels in G, spectral norm in D, sum pooling. At 32x32 these are the papers'
-layers; other sizes have fewer or more of them.
+2018), arXiv:1802.05957, table 4: 256 channels in G, spectral norm in D, sum pooling. cGANs with Projection
+Discriminator (Miyato & Koyama 2018), arXiv:1802.05637: labels by conditional batch norm and by projection.
+Self-Attention GAN (Zhang et al. 2019), arXiv:1805.08318: spectral norm in G too, attention in both. At 32x32 these are
+the papers' layers; other sizes have fewer or more of them.
 """
 
 import math
@@ -14,31 +16,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ganlab.nn.attention import SelfAttention2d
+from ganlab.nn.conditional import ConditionalBatchNorm2d
 from ganlab.nn.pyramid import image_shape, pyramid
 
 
 def initialised(layer: nn.Module, gain: float = math.sqrt(2), spectral: bool = False) -> nn.Module:
     """Xavier uniform, gain sqrt(2) inside blocks, 1 on shortcuts and at both ends (both papers' code); bias 0."""
-    assert isinstance(layer, (nn.Conv2d, nn.Linear))
+    assert isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding))
     nn.init.xavier_uniform_(layer.weight, gain)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    if getattr(layer, "bias", None) is not None:
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return spectral_norm(layer) if spectral else layer
+
+
+class Norm(nn.Module):
+    """Batch norm, of the label where there are classes."""
+
+    def __init__(self, width: int, classes: int | None):
+        super().__init__()
+        self.norm = ConditionalBatchNorm2d(width, classes) if classes else nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        return self.norm(x) if label is None else self.norm(x, label)
 
 
 class Up(nn.Module):
     """A residual block that doubles the map, with batch norm: [N, C, h, w] -> [N, width, 2h, 2w]."""
 
-    def __init__(self, have: int, width: int):
+    def __init__(self, have: int, width: int, classes: int | None = None, spectral: bool = False):
         super().__init__()
-        self.norm1, self.norm2 = nn.BatchNorm2d(have), nn.BatchNorm2d(width)
-        self.conv1 = initialised(nn.Conv2d(have, width, 3, padding=1))
-        self.conv2 = initialised(nn.Conv2d(width, width, 3, padding=1))
-        self.shortcut = initialised(nn.Conv2d(have, width, 1), gain=1)
+        self.norm1, self.norm2 = Norm(have, classes), Norm(width, classes)
+        self.conv1 = initialised(nn.Conv2d(have, width, 3, padding=1), spectral=spectral)
+        self.conv2 = initialised(nn.Conv2d(width, width, 3, padding=1), spectral=spectral)
+        self.shortcut = initialised(nn.Conv2d(have, width, 1), gain=1, spectral=spectral)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(double(self.norm1(x).relu()))
-        h = self.conv2(self.norm2(h).relu())
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        h = self.conv1(double(self.norm1(x, label).relu()))
+        h = self.conv2(self.norm2(h, label).relu())
         return h + double(self.shortcut(x))  # a 1x1 convolution and a doubling can be exchanged
 
 
@@ -67,49 +82,70 @@ class Down(nn.Module):
 
 
 class Generator(nn.Module):
-    """z [N, z_dim] -> images [N, *shape] in [-1, 1].
+    """z [N, z_dim], label [N] where there are classes -> images [N, *shape] in [-1, 1].
 
-    width   channels of every map
+    width       channels of every map
+    classes     number of labels; None: it is told none
+    spectral    spectral norm on every layer
+    attention   self-attention after this block, from 1; None: nowhere
     """
 
-    def __init__(self, shape: Sequence[int], z_dim: int = 128, width: int = 256):
+    def __init__(
+        self, shape: Sequence[int], z_dim: int = 128, width: int = 256, classes: int | None = None,
+        spectral: bool = False, attention: int | None = None,
+    ):  # fmt: skip
         super().__init__()
         channels, height, breadth = image_shape(shape, "a resnet")
         doublings, self.base = pyramid(height, breadth, "a resnet")
-        self.z_dim, self.width = z_dim, width
-        self.linear = initialised(nn.Linear(z_dim, width * math.prod(self.base)), gain=1)
-        self.blocks = nn.Sequential(*[Up(width, width) for _ in range(doublings)])
+        self.z_dim, self.width, self.attends_after = z_dim, width, attention and min(attention, doublings)
+        self.linear = initialised(nn.Linear(z_dim, width * math.prod(self.base)), gain=1, spectral=spectral)
+        self.blocks = nn.ModuleList(Up(width, width, classes, spectral) for _ in range(doublings))
+        self.attention = SelfAttention2d(width, spectral) if attention else None
         self.norm = nn.BatchNorm2d(width)
-        self.out = initialised(nn.Conv2d(width, channels, 3, padding=1), gain=1)
+        self.out = initialised(nn.Conv2d(width, channels, 3, padding=1), gain=1, spectral=spectral)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.linear(z).unflatten(1, (self.width, *self.base))
-        return self.out(self.norm(self.blocks(h)).relu()).tanh()
+        for i, block in enumerate(self.blocks, 1):
+            h = block(h, label)
+            if self.attention is not None and i == self.attends_after:
+                h = self.attention(h)
+        return self.out(self.norm(h).relu()).tanh()
 
 
 class Discriminator(nn.Module):
-    """images [N, *shape] -> logits [N]: halved until the smaller side is 8 to 15, then two blocks that keep the size.
+    """images [N, *shape], label [N] where there are classes -> logits [N]: halved until the smaller side is 8 to 15,
+    then two blocks that keep the size.
 
-    spectral   spectral norm on every layer
-    pool       "sum" (Miyato et al.) or "mean" (Gulrajani et al.) over the last map
+    spectral    spectral norm on every layer
+    pool        "sum" (Miyato et al.) or "mean" (Gulrajani et al.) over the last map
+    classes     number of labels, judged by projection: the logit has <embedding of the label, features> added
+    attention   self-attention after this block, from 1; None: nowhere
     """
 
     def __init__(
         self, shape: Sequence[int], width: int = 128, spectral: bool = True, pool: Literal["sum", "mean"] = "sum",
+        classes: int | None = None, attention: int | None = None,
     ):  # fmt: skip
         super().__init__()
         channels, height, breadth = image_shape(shape, "a resnet")
         halvings = max(1, pyramid(height, breadth, "a resnet")[0] - 1)
-        have, blocks = channels, []
+        have = channels
+        blocks: list[nn.Module] = []
         for i in range(halvings + 2):
             blocks.append(Down(have, width, spectral, halve=i < halvings, first=i == 0))
             have = width
+            if attention and i + 1 == attention:
+                blocks.append(SelfAttention2d(width, spectral))
         self.blocks, self.pool = nn.Sequential(*blocks), pool
         self.out = initialised(nn.Linear(width, 1), gain=1, spectral=spectral)
+        self.label = initialised(nn.Embedding(classes, width), gain=1, spectral=spectral) if classes else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.blocks(x).relu()
-        return self.out(h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))).flatten(0)
+        h = h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))  # [N, width]
+        logits = self.out(h).flatten(0)
+        return logits if self.label is None else logits + (self.label(label) * h).sum(1)
 
 
 def double(x: Tensor) -> Tensor:

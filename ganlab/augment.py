@@ -1,0 +1,64 @@
+"""What D sees everything through: (x, rng) -> x, differentiable in x."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganlab.rng import SampleRNG
+
+
+class DiffAugment(nn.Module):
+    """Differentiable Augmentation (Zhao et al. 2020, arXiv:2006.10738): the same kinds of change for reals and fakes,
+    in D's moves and in G's, drawn anew for each sample.
+
+    policy   some of: "color" (brightness, saturation, contrast), "translation" (up to 1/8 of the image), "cutout" (a
+             square of half the size becomes 0)
+    """
+
+    KINDS = ("color", "translation", "cutout")
+
+    def __init__(self, policy: str = "color,translation,cutout"):
+        super().__init__()
+        self.policy = [kind.strip() for kind in policy.split(",")]
+        if unknown := set(self.policy) - set(self.KINDS):
+            raise ValueError(f"augment.policy={policy}: {', '.join(unknown)} is none of {', '.join(self.KINDS)}")
+
+    def forward(self, x: Tensor, rng: SampleRNG) -> Tensor:
+        """x: [N, C, H, W]."""
+        if x.dim() != 4:
+            raise ValueError(
+                f"augment=diffaugment is for images [N, C, H, W], not for {list(x.shape)}: use augment=none"
+            )
+        for kind in self.policy:
+            x = getattr(self, kind)(x, rng)
+        return x
+
+    def color(self, x: Tensor, rng: SampleRNG) -> Tensor:
+        """Brightness -0.5 .. 0.5 added, saturation times 0 .. 2, contrast times 0.5 .. 1.5."""
+        u = rng.uniform(3).to(x.dtype)[:, :, None, None, None]  # [N, 3, 1, 1, 1]
+        x = x + (u[:, 0] - 0.5)
+        grey = x.mean(1, keepdim=True)
+        x = (x - grey) * (u[:, 1] * 2) + grey
+        middle = x.mean((1, 2, 3), keepdim=True)
+        return (x - middle) * (u[:, 2] + 0.5) + middle
+
+    def translation(self, x: Tensor, rng: SampleRNG) -> Tensor:
+        """By up to 1/8 of the height and of the width, zeros coming in."""
+        n, _, height, width = x.shape
+        reach = ((height + 4) // 8, (width + 4) // 8)
+        shift = [rng.integers(2 * most + 1) - most for most in reach]  # [N] each
+        rows = torch.arange(height, device=x.device) + shift[0][:, None]  # [N, H]
+        columns = torch.arange(width, device=x.device) + shift[1][:, None]
+        padded = F.pad(x, (reach[1], reach[1], reach[0], reach[0]))
+        at = torch.arange(n, device=x.device)[:, None, None]
+        moved = padded.permute(0, 2, 3, 1)[at, rows[:, :, None] + reach[0], columns[:, None] + reach[1]]
+        return moved.permute(0, 3, 1, 2)
+
+    def cutout(self, x: Tensor, rng: SampleRNG) -> Tensor:
+        """A square of half the height and width, anywhere, partly outside too."""
+        covered = []
+        for size in x.shape[2:]:
+            start = rng.integers(size + 1) - size // 4  # [N]: its middle lies in the image
+            place = torch.arange(size, device=x.device) - start[:, None]
+            covered.append((place >= 0) & (place < size // 2))
+        return x * ~(covered[0][:, None, :, None] & covered[1][:, None, None, :])
