@@ -1,13 +1,16 @@
 """Layers that several models share, by hand."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from ganlab.models import r3gan, resnet
+from ganlab.models import mlp, r3gan, resnet
+from ganlab.models.packed import Packed
 from ganlab.nn.attention import SelfAttention2d
 from ganlab.nn.conditional import ConditionalBatchNorm2d
+from ganlab.nn.minibatch import MinibatchStd
 
 
 def test_conditional_batch_norm_by_hand():
@@ -70,3 +73,28 @@ def test_r3gan_is_told_the_label():
     zero, one = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long)
     assert not torch.equal(G(z, zero), G(z, one))
     assert not torch.equal(D(x, zero), D(x, one))
+
+
+def test_minibatch_deviation_by_hand():
+    x = torch.randn(7, 2, 3, 4, dtype=torch.float64)
+    y = MinibatchStd(group=4)(x)
+    assert torch.equal(y[:, :2], x)
+    for group in (slice(0, 4), slice(4, 7)):
+        expected = (x[group].var(0, unbiased=False) + 1e-8).sqrt().mean()
+        assert torch.allclose(y[group, 2], expected.expand_as(y[group, 2]))
+    assert MinibatchStd(2)(torch.randn(4, 5)).shape == (4, 6)
+    with pytest.raises(ValueError, match="at least 2"):
+        MinibatchStd(1)
+
+
+def test_packed_judges_neighbours_together():
+    D = Packed([2], partial(mlp.Discriminator, width=8, depth=1, dropout=0.0), pack=3)
+    x = torch.randn(6, 2)
+    assert D(x).shape == (2,)
+    assert torch.equal(D(x)[1], D.net(x[3:].reshape(1, 6))[0])
+    image = Packed([3, 16, 16], partial(resnet.Discriminator, width=8), pack=2)
+    assert image(torch.randn(4, 3, 16, 16)).shape == (2,)
+    with pytest.raises(ValueError, match="does not divide the 5 samples"):
+        D(torch.randn(5, 2))
+    with pytest.raises(ValueError, match="at least 2"):
+        Packed([2], mlp.Discriminator, pack=1)

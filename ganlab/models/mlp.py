@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganlab.nn.minibatch import MinibatchStd
+
 
 class Generator(nn.Module):
     """z [N, z_dim] (and labels [N]) -> samples [N, *shape]; images lie in [-1, 1], points anywhere.
@@ -60,14 +62,16 @@ class Discriminator(nn.Module):
     width, depth   hidden units, hidden layers
     pieces         of each maxout unit; 1: leaky rectifiers instead
     dropout        probability on hidden units
+    minibatch_std  samples in a group whose spread D is told before its last layer; None: it is not
     """
 
     def __init__(
         self, shape: Sequence[int], width: int = 240, depth: int = 2, pieces: int = 5, dropout: float = 0.5,
-        classes: int | None = None,
+        classes: int | None = None, minibatch_std: int | None = None,
     ):  # fmt: skip
         super().__init__()
         self.classes = classes
+        self.minibatch = MinibatchStd(minibatch_std) if minibatch_std else None
 
         def layer(have: int, out: int) -> nn.Module:
             if pieces == 1:
@@ -79,7 +83,7 @@ class Discriminator(nn.Module):
         self.from_label = None if classes is None else layer(classes, of_label)
         self.hidden = nn.ModuleList([layer(width + (of_label if i == 0 else 0), width) for i in range(depth - 1)])
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(width + (of_label if depth == 1 else 0), 1)
+        self.out = nn.Linear(width + (of_label if depth == 1 else 0) + (1 if minibatch_std else 0), 1)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.from_x(x.flatten(1))
@@ -88,4 +92,5 @@ class Discriminator(nn.Module):
             h = torch.cat([h, self.from_label(F.one_hot(label, self.classes or 0).to(h.dtype))], 1)
         for layer in self.hidden:
             h = layer(self.dropout(h))
-        return self.out(self.dropout(h)).flatten(0)
+        h = self.dropout(h)
+        return self.out(h if self.minibatch is None else self.minibatch(h)).flatten(0)
