@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganlab.models import dcgan, mlp, resnet
+from ganlab.models import dcgan, mlp, r3gan, resnet, sndcgan
 from ganlab.nn.pyramid import pyramid
 
 
@@ -125,3 +125,24 @@ def test_dcgan_without_norm_has_biases_instead():
     assert all(m.bias is not None for m in D if isinstance(m, nn.Conv2d) and m.out_channels > 1)
     with pytest.raises(ValueError, match=r"discriminator.norm"):
         dcgan.Discriminator([3, 32, 32], norm="layer")
+
+
+def test_sndcgan_32_has_the_layers_of_the_paper():
+    """Counted by hand from table 3: D 64-64-128-128-256-256-512 in steps of 3x3 and 4x4, G 512-256-128-64."""
+    conv = lambda a, b, k: a * b * k * k + b
+    pairs = [(3, 64), (64, 128), (128, 256)]
+    expected = sum(conv(a, b, 3) + conv(b, b, 4) for a, b in pairs) + conv(256, 512, 3) + 512 * 16 + 1
+    assert count(sndcgan.Discriminator([3, 32, 32])) == expected
+    ups = [(512, 256), (256, 128), (128, 64)]
+    norms = sum(2 * c for c in (512, 256, 128, 64))
+    expected = 129 * 512 * 16 + sum(conv(a, b, 4) for a, b in ups) + norms + conv(64, 3, 3)
+    assert count(sndcgan.Generator([3, 32, 32])) == expected
+
+
+def test_r3gan_32_has_the_width_of_the_paper():
+    """Four resolutions of two blocks, 768 channels, 1,536 inside in groups of 16: counted by hand."""
+    block = 768 * 1536 + 1536 + 1536 * 16 * 9 + 1536 + 1536 * 768
+    G, D = r3gan.Generator([3, 32, 32]), r3gan.Discriminator([3, 32, 32])
+    assert count(G) == 8 * block + 768 * 16 + 64 * 768 + 768 * 3 + 3
+    assert count(D) == 8 * block + 768 * 16 + 768 + 3 * 768 + 768
+    assert {m.groups for m in G.modules() if isinstance(m, nn.Conv2d)} == {1, 96}  # cardinality 96
