@@ -186,7 +186,7 @@ def curves(groups: Sequence[Group], width: int = 640, height: int = 300) -> str:
         drawn.append(f'<text x="45" y="{at(0, value)[1] + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     for value in (0, right):
         drawn.append(
-            f'<text x="{at(value, points[0][1])[0]:.1f}" y="{height - 12}" text-anchor="middle">{value:g}</text>'
+            f'<text x="{at(value, points[0][1])[0]:.1f}" y="{height - 12}" text-anchor="middle">{value:.0f}</text>'
         )
     drawn.append(f'<text x="{width / 2}" y="{height - 2}" text-anchor="middle">kimg</text>')
     key = "".join(

@@ -405,6 +405,7 @@ def test_toy_ring_and_grid():
     ring = Toy().split("train").real
     assert ring.shape == (50_000, 2)
     assert ring.norm(dim=1).mean().item() == pytest.approx(1, abs=1e-3)
+    assert torch.equal(Toy(seed=7).split("train").real, ring)  # a set is the same in runs of every seed
     grid = Toy(layout="grid", modes=25, scale=2.0, deviation=0.05)
     assert grid.facts()["shape"] == [2]
     assert sorted({x for x, _ in grid.facts()["centers"]}) == [-4, -2, 0, 2, 4]
