@@ -1,12 +1,16 @@
 """Consistency terms on functions with known differences; LeCam's averages."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from composing import prepared
 from play import LinearD, QuadraticD, game, phase, trainer
 
+from ganlab.phase import DiscriminatorOutput
 from ganlab.settings import build
 from ganlab.terms.consistency import Consistency, LatentConsistency, LeCam
+from ganlab.terms.labels import Classify
 
 A = torch.tensor([3.0, -4.0, 12.0], dtype=torch.float64)
 REAL = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -57,3 +61,28 @@ def test_they_play_together():
     assert gan.terms["lecam"].on_real != 0
     gan = build(prepared("terms=[cr,zcr,zcr_g,lecam]", "augment=diffaugment", "metrics.enabled=false"))
     assert set(gan.terms) == {"cr", "zcr", "zcr_g", "lecam"}
+
+
+class TwoHeads(torch.nn.Module):
+    """Class logits are the sample itself."""
+
+    def forward(self, x, cond=None):
+        return DiscriminatorOutput(x.sum(1), aux=x)
+
+
+def test_classify_is_the_cross_entropy_of_the_right_labels():
+    label, real_label = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([2, 2, 1, 0, 0])
+    nll = lambda x, y: -x.log_softmax(1)[torch.arange(5), y]
+
+    def at(player, term):
+        p = phase(player, real=REAL, fake=FAKE, D=TwoHeads(), cond=label)
+        p.batch = replace(p.batch, real_cond=real_label)
+        return term(p).double()
+
+    assert torch.allclose(at("D", Classify()), nll(REAL, real_label) + nll(FAKE, label), atol=1e-5)
+    assert torch.allclose(at("D", Classify(fake=False)), nll(REAL, real_label), atol=1e-5)
+    assert torch.allclose(at("G", Classify(player="G")), nll(FAKE, label), atol=1e-5)
+    with pytest.raises(ValueError, match="leave nothing"):
+        Classify(real=False, fake=False)
+    with pytest.raises(ValueError, match="needs labels"):
+        game(terms={"classify": Classify()})

@@ -19,6 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ganlab.nn.attention import SelfAttention2d
 from ganlab.nn.conditional import ConditionalBatchNorm2d
 from ganlab.nn.pyramid import image_shape, pyramid
+from ganlab.phase import DiscriminatorOutput
 
 
 def initialised(layer: nn.Module, gain: float = math.sqrt(2), spectral: bool = False) -> nn.Module:
@@ -119,15 +120,20 @@ class Discriminator(nn.Module):
 
     spectral    spectral norm on every layer
     pool        "sum" (Miyato et al.) or "mean" (Gulrajani et al.) over the last map
-    classes     number of labels, judged by projection: the logit has <embedding of the label, features> added
+    classes     number of labels
+    told        "projection": the logit has <embedding of the label, features> added; "classifier": the label is not
+                looked at, and class logits [N, classes] are returned as aux (Odena et al. 2017, arXiv:1610.09585)
     attention   self-attention after this block, from 1; None: nowhere
     """
 
     def __init__(
         self, shape: Sequence[int], width: int = 128, spectral: bool = True, pool: Literal["sum", "mean"] = "sum",
-        classes: int | None = None, attention: int | None = None,
+        classes: int | None = None, told: Literal["projection", "classifier"] = "projection",
+        attention: int | None = None,
     ):  # fmt: skip
         super().__init__()
+        if told not in ("projection", "classifier"):
+            raise ValueError(f"discriminator.told={told!r}: must be projection or classifier")
         channels, height, breadth = image_shape(shape, "a resnet")
         halvings = max(1, pyramid(height, breadth, "a resnet")[0] - 1)
         have = channels
@@ -139,12 +145,18 @@ class Discriminator(nn.Module):
                 blocks.append(SelfAttention2d(width, spectral))
         self.blocks, self.pool = nn.Sequential(*blocks), pool
         self.out = initialised(nn.Linear(width, 1), gain=1, spectral=spectral)
-        self.label = initialised(nn.Embedding(classes, width), gain=1, spectral=spectral) if classes else None
+        self.label = self.classifier = None
+        if classes and told == "projection":
+            self.label = initialised(nn.Embedding(classes, width), gain=1, spectral=spectral)
+        elif classes:
+            self.classifier = initialised(nn.Linear(width, classes), gain=1, spectral=spectral)
 
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor | DiscriminatorOutput:
         h = self.blocks(x).relu()
         h = h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))  # [N, width]
         logits = self.out(h).flatten(0)
+        if self.classifier is not None:
+            return DiscriminatorOutput(logits, aux=self.classifier(h))
         return logits if self.label is None else logits + (self.label(label) * h).sum(1)
 
 
