@@ -18,7 +18,7 @@ from ganlab import files
 from ganlab.data import sets
 from ganlab.data.folder import Folder
 from ganlab.data.images import as_channels, conform, cover
-from ganlab.data.rounds import InMemory, Order, Rounds, as_input
+from ganlab.data.rounds import Chosen, InMemory, Order, Rounds, as_input
 from ganlab.data.toy import Toy
 from ganlab.files import Remote, Unavailable, fetch
 
@@ -504,3 +504,30 @@ def test_atomic_writing_leaves_the_old_file(tmp_path):
         write_half()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+# --------------------------------------------------------------------------------------------------------- few samples
+
+
+def test_a_run_may_train_on_a_few_images_and_is_scored_against_all(tmp_path):
+    import lightning as L
+
+    make = lambda **kwargs: sets.Digits(size=16, batch_size=50, **kwargs)
+    few, other, whole = make(count=100), make(count=100, seed=5), make()
+    served = []
+    for data in (few, other):
+        data.trainer = L.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+        loader = iter(data.train_dataloader())
+        images = torch.cat([batch["real"] for _ in range(4) for batch in next(loader)])
+        served.append({image.numpy().tobytes() for image in images})
+        assert len(served[-1]) <= 100
+    assert served[0] == served[1]  # whatever the seed
+    assert few.fingerprint("train") == whole.fingerprint("train")
+    assert len(few.split("train")) == 1438
+    on_disk = Chosen(whole.split("train"), torch.tensor([3, 8, 9]))
+    assert torch.equal(
+        on_disk.take(torch.tensor([2, 0]))["real"], whole.split("train").take(torch.tensor([9, 3]))["real"]
+    )
+    assert len(on_disk) == 3
+    with pytest.raises(ValueError, match=r"data\.count=0"):
+        make(count=0)

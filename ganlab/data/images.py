@@ -38,8 +38,9 @@ class Images(DataModule):
         workers: int = 0,
         rounds: int = 8,
         seed: int = 0,
+        count: int | None = None,
     ):
-        super().__init__(batch_size, rounds, seed, flip, memory, workers)
+        super().__init__(batch_size, rounds, seed, flip, memory, workers, count)
         self.root = Path(root).expanduser() if root else None
         self.size = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
         self.channels = channels

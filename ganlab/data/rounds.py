@@ -62,17 +62,20 @@ class DataModule(L.LightningDataModule):
     flip         mirror each sample left to right with probability 1/2
     memory       GiB up to which a set that is in memory is kept on the device
     workers      processes that read samples from disk
+    count        train on so many samples only, a choice that is the same in every run; None: on all. Scores still
+                 compare with the whole split
     """
 
     def __init__(
-        self, batch_size: int, rounds: int, seed: int, flip: bool = False, memory: float = 4.0, workers: int = 0
-    ):
+        self, batch_size: int, rounds: int, seed: int, flip: bool = False, memory: float = 4.0, workers: int = 0,
+        count: int | None = None,
+    ):  # fmt: skip
         super().__init__()
-        for key, value in (("data.batch_size", batch_size), ("speed.rounds", rounds)):
-            if not isinstance(value, int) or value < 1:
+        for key, value in (("data.batch_size", batch_size), ("speed.rounds", rounds), ("data.count", count)):
+            if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
         self.batch_size, self.rounds, self.seed, self.flip = batch_size, rounds, seed, flip
-        self.memory, self.workers = memory, workers
+        self.memory, self.workers, self.count = memory, workers, count
         self.events: list[float] = []  # kimg: see Rounds
         self._splits: dict[str, Samples] = {}
         self._fingerprints: dict[str, str] = {}
@@ -104,6 +107,8 @@ class DataModule(L.LightningDataModule):
     def train_dataloader(self) -> "Rounds":
         trainer: Any = self.trainer
         device, samples = trainer.strategy.root_device, self.split("train")
+        if self.count is not None and self.count < len(samples):
+            samples = chosen(samples, self.count)
         if isinstance(samples, InMemory) and samples.real.nbytes <= self.memory * GIB:
             samples = samples.to(device)
         return Rounds(
@@ -111,6 +116,33 @@ class DataModule(L.LightningDataModule):
             device=device, rank=trainer.global_rank, world=trainer.world_size, workers=self.workers,
             start=getattr(trainer.lightning_module, "rounds", 0), at_once=self.rounds, events=self.events,
         )  # fmt: skip
+
+
+class Chosen:
+    """Some of the samples of a set."""
+
+    def __init__(self, samples: Samples, rows: Tensor):
+        self.samples, self.rows = samples, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Tensor) -> dict[str, Tensor]:
+        return self.samples.take(self.rows[indices])
+
+    def fingerprint(self) -> str:
+        return hashlib.blake2b(
+            self.samples.fingerprint().encode() + self.rows.numpy().tobytes(), digest_size=8
+        ).hexdigest()
+
+
+def chosen(samples: Samples, count: int) -> Samples:
+    """`count` of them, the same in every run."""
+    rows = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed_of("count")))[:count].sort().values
+    if isinstance(samples, InMemory):
+        taken = samples.take(rows)
+        return InMemory(taken["real"], taken.get("label"))
+    return Chosen(samples, rows)
 
 
 class Order:

@@ -34,7 +34,7 @@ class Toy(DataModule):
             raise ValueError(f"data.layout={layout!r}: must be ring or grid")
         if layout == "grid" and math.isqrt(modes) ** 2 != modes:
             raise ValueError(f"data.modes={modes}: a grid needs a square number, as 25")
-        self.deviation, self.count = deviation, count
+        self.deviation, self.points = deviation, count
         if layout == "ring":
             angle = torch.arange(modes) * (2 * math.pi / modes)
             self.centers = scale * torch.stack([angle.cos(), angle.sin()], 1)  # [modes, 2]
@@ -52,6 +52,6 @@ class Toy(DataModule):
 
     def load(self, split: str) -> InMemory:
         generator = torch.Generator().manual_seed(seed_of("toy", split))  # the same set in every run
-        label = torch.randint(len(self.centers), (self.count,), generator=generator)
-        points = self.centers[label] + self.deviation * torch.randn(self.count, 2, generator=generator)
+        label = torch.randint(len(self.centers), (self.points,), generator=generator)
+        points = self.centers[label] + self.deviation * torch.randn(self.points, 2, generator=generator)
         return InMemory(points.to(torch.get_default_dtype()), label)
