@@ -13,6 +13,8 @@ from omegaconf import OmegaConf, open_dict
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganlab.conf import CONF, _first_comment
+from ganlab.phase import wrap
+from ganlab.rng import IndexedRNG
 from ganlab.settings import build
 
 HOME = Path(__file__).parent.parent
@@ -42,7 +44,9 @@ def line(path: Path, measured: dict[str, dict]) -> list[str]:
     z = torch.zeros(2, gan.task.z_dim)
     count = lambda net: f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}" if net is not None else "-"
     half = lambda text: f"{float(text) / 2:.3g}"
-    of_d = half(flops(lambda: gan.D.eval()(x, *told))) if gan.D is not None else "-"
+    batch = gan.task.prepare({"real": x, "label": label}, IndexedRNG(0, range(2)))
+    shown = wrap(gan.task.play(gan.G.eval(), batch)[0]).fake  # perhaps more than the image
+    of_d = half(flops(lambda: gan.D.eval()(shown, *told))) if gan.D is not None else "-"
     terms = ", ".join(f"{k} {v['weight']:g}" for k, v in settings["terms"].items())
     score = measured.get(path.stem, {})
     return [

@@ -81,6 +81,14 @@ class NonSaturating(Minimax):
         return each(lambda y: F.softplus(-y), phase.on_fake.logits)
 
 
+class Bidirectional(NonSaturating):
+    """The same where G has a part in the reals too, an encoder's codes: it wants its fakes taken for real and its reals
+    for fakes (Donahue et al. 2017, arXiv:1605.09782, section 3.4)."""
+
+    def generator(self, phase: Phase) -> Tensor:
+        return super().generator(phase) + each(F.softplus, phase.on_real.logits)
+
+
 class LeastSquares(Loss):
     """1/2 (D(x) - b)^2 + 1/2 (D(G(z)) - a)^2 against 1/2 (D(G(z)) - c)^2  (Mao et al. 2017, arXiv:1611.04076)."""
 

@@ -105,6 +105,21 @@ class Autoencode(Generate):
         return Batch(batch["real"], batch["real"])
 
 
+class Bidirectional(Generate):
+    """From noise to data, and by G's `encode` from data to codes: D sees pairs (data, code)."""
+
+    def __init__(self, z_dim: int | None = None, z: Literal["normal", "uniform"] = "uniform"):
+        super().__init__(z_dim, z)
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if not hasattr(gan.G, "encode"):
+            raise ValueError(f"{type(gan.G).__name__} has no encode, which task=bidirectional needs: use model=bigan")
+
+    def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
+        return (G(batch.inputs), batch.inputs), (batch.real, G.encode(batch.real))  # type: ignore[operator]
+
+
 def takes_labels(net: nn.Module) -> bool:
     kinds = [p.kind for p in inspect.signature(net.forward).parameters.values()]
     return inspect.Parameter.VAR_POSITIONAL in kinds or len(kinds) > 1

@@ -19,6 +19,10 @@ FORMULAS = {
         mean([softplus(-x) for x in REAL]) + mean([softplus(y) for y in FAKE]),
         mean([softplus(-y) for y in FAKE]),
     ),
+    "Bidirectional": (
+        mean([softplus(-x) for x in REAL]) + mean([softplus(y) for y in FAKE]),
+        mean([softplus(-y) for y in FAKE]) + mean([softplus(x) for x in REAL]),
+    ),
     "LeastSquares": (
         mean([(x - 1) ** 2 / 2 for x in REAL]) + mean([y**2 / 2 for y in FAKE]),
         mean([(y - 1) ** 2 / 2 for y in FAKE]),
