@@ -45,7 +45,8 @@ def line(path: Path, measured: dict[str, dict]) -> list[str]:
     count = lambda net: f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}" if net is not None else "-"
     half = lambda text: f"{float(text) / 2:.3g}"
     batch = gan.task.prepare({"real": x, "label": label}, IndexedRNG(0, range(2)))
-    shown = wrap(gan.task.play(gan.G.eval(), batch)[0]).fake  # perhaps more than the image
+    with torch.no_grad():
+        shown = wrap(gan.task.play(gan.G.eval(), batch)[0]).fake  # perhaps more than the image
     of_d = half(flops(lambda: gan.D.eval()(shown, *told))) if gan.D is not None else "-"
     terms = ", ".join(f"{k} {v['weight']:g}" for k, v in settings["terms"].items())
     score = measured.get(path.stem, {})
