@@ -153,7 +153,8 @@ def evaluate(settings: dict[str, Any]) -> list[dict[str, Any]]:
         protocol = scorer.protocol(settings["generator"] if generator else fakes.title, *told, **more)
         results.append({"fakes": str(settings["fakes"]), "seed": seed, "scores": values, "protocol": protocol.plain()})
     if place()[0] == 0:
-        print(f"\n{aligned([row(key, results) for key in values])}\n\nprotocol  {protocol.text()}")
+        others = f" (and seeds {', '.join(map(str, settings['seeds'][:-1]))})" if len(results) > 1 else ""
+        print(f"\n{aligned([row(key, results) for key in values])}\n\nprotocol  {protocol.text()}{others}")
         if settings["statistics"]:
             keep_statistics(settings["statistics"], reference, extractor.describe())
         write(settings, results)
