@@ -11,22 +11,31 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """One side's samples [n, d], moved so that the reals' mean is 0: squared distances then keep their digits.
+    """One side's samples [n, d], looked at from the reals' mean: squared distances then keep their digits.
 
-    length       [n] squared lengths
-    along        [n] inner products with the mean m that was subtracted
-    mean_square  |m|^2
+    length       [n] squared lengths, as seen from the mean
+    along        [n] inner products of that with the mean
+    mean_square  |mean|^2
     """
 
     x: Tensor
+    mean: Tensor
     length: Tensor
     along: Tensor
     mean_square: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, mean: Tensor) -> "Rows":
-        x = x.float() - mean
-        return cls(x, x.square().sum(1), x @ mean, mean.square().sum())
+    def of(cls, x: Tensor, mean: Tensor, size: int) -> "Rows":
+        lengths, along = [], []
+        for i in slices(len(x), size):
+            part = x[i].float() - mean
+            lengths.append(part.square().sum(1))
+            along.append(part @ mean)
+        return cls(x, mean, torch.cat(lengths), torch.cat(along), mean.square().sum())
+
+    def part(self, i: slice) -> Tensor:
+        """Some of the samples, as seen from the mean; made when asked for, since a copy of all takes memory."""
+        return self.x[i].float() - self.mean
 
     @property
     def raw_length(self) -> Tensor:
@@ -45,7 +54,7 @@ class Block:
 
     @cached_property
     def dots(self) -> Tensor:
-        return self.a.x[self.i] @ self.b.x[self.j].T
+        return self.a.part(self.i) @ self.b.part(self.j).T
 
     @cached_property
     def distances(self) -> Tensor:
@@ -78,8 +87,8 @@ def sweep(scores: Sequence[PairScore], real: Tensor, fake: Tensor, size: int = 2
     """Shows all blocks to all scores; memory is bounded by `size` squared."""
     for score in scores:
         score.begin(real, fake)
-    mean = real.mean(0, dtype=torch.float64).float()
-    sides = {"real": Rows.of(real, mean), "fake": Rows.of(fake, mean)}
+    mean = torch.stack([real[i].float().sum(0) for i in slices(len(real), size)]).sum(0) / len(real)
+    sides = {"real": Rows.of(real, mean, size), "fake": Rows.of(fake, mean, size)}
     looking = [score for score in scores if score.looks_within]
     for name, rows in sides.items():
         for i, j in combinations_with_replacement(slices(len(rows.x), size), 2) if looking else ():
