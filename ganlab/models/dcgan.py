@@ -10,13 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganlab.nn.pyramid import image_shape, pyramid
+from ganlab.nn.pyramid import image_shape, pyramid, widths
 from ganlab.phase import GeneratorOutput
-
-
-def widths(width: int, doublings: int) -> list[int]:
-    """Channels from the largest map to the smallest: width, 2 width, 4 width, ... at most 16 width."""
-    return [width * min(2**i, 16) for i in range(doublings)]
 
 
 def initialised(module: nn.Module) -> None:

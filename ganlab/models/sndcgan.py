@@ -9,12 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganlab.nn.pyramid import image_shape, pyramid
-
-
-def widths(width: int, doublings: int) -> list[int]:
-    """Channels from the largest map to the smallest: width, 2 width, 4 width, ... at most 16 width."""
-    return [width * min(2**i, 16) for i in range(doublings)]
+from ganlab.nn.pyramid import image_shape, pyramid, widths
 
 
 class Generator(nn.Sequential):

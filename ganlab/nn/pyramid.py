@@ -34,3 +34,8 @@ def pyramid(height: int, width: int, model: str) -> tuple[int, tuple[int, int]]:
             f"can. Set data.size={fits[0] if fits[0] == fits[1] else fits}"
         )
     return doublings, (height // step, width // step)
+
+
+def widths(width: int, doublings: int) -> list[int]:
+    """Channels from the largest map to the smallest: width, 2 width, 4 width, ... at most 16 width."""
+    return [width * min(2**i, 16) for i in range(doublings)]
