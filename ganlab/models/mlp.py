@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganlab.nn.conditional import as_vector
 from ganlab.nn.minibatch import MinibatchStd
 
 
@@ -38,7 +38,7 @@ class Generator(nn.Module):
         h = self.from_z(z).relu()
         if self.from_label is not None:
             assert label is not None, "this network must be told the label"
-            h = torch.cat([h, self.from_label(F.one_hot(label, self.classes or 0).to(h.dtype)).relu()], 1)
+            h = torch.cat([h, self.from_label(as_vector(label, self.classes or 0, like=h)).relu()], 1)
         for layer in self.hidden:
             h = layer(h).relu()
         x = self.out(h).unflatten(1, self.shape)
@@ -89,7 +89,7 @@ class Discriminator(nn.Module):
         h = self.from_x(x.flatten(1))
         if self.from_label is not None:
             assert label is not None, "this network must be told the label"
-            h = torch.cat([h, self.from_label(F.one_hot(label, self.classes or 0).to(h.dtype))], 1)
+            h = torch.cat([h, self.from_label(as_vector(label, self.classes or 0, like=h))], 1)
         for layer in self.hidden:
             h = layer(self.dropout(h))
         h = self.dropout(h)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganlab.nn.conditional import LabelEmbedding
 from ganlab.nn.pyramid import image_shape, pyramid
 
 GAIN = math.sqrt(2 / (1 + 0.2**2))  # of leaky ReLU
@@ -62,8 +63,8 @@ class Generator(nn.Module):
         channels, height, breadth = image_shape(shape, "r3gan")
         doublings, base = pyramid(height, breadth, "r3gan")
         depth = (doublings + 1) * blocks
-        self.z_dim = z_dim
-        self.label = nn.Embedding(classes, z_dim) if classes else None
+        self.z_dim, self.classes = z_dim, classes
+        self.label = LabelEmbedding(classes, z_dim) if classes else None
         self.basis = nn.Parameter(torch.randn(width, *base))
         self.scale = initialised(nn.Linear(z_dim * (2 if classes else 1), width, bias=False))
         make = lambda: nn.Sequential(*[Block(width, expansion, group, depth) for _ in range(blocks)])
@@ -90,11 +91,12 @@ class Discriminator(nn.Module):
         channels, height, breadth = image_shape(shape, "r3gan")
         doublings, base = pyramid(height, breadth, "r3gan")
         depth = (doublings + 1) * blocks
+        self.classes = classes
         self.inside = initialised(nn.Conv2d(channels, width, 1))
         make = lambda: nn.Sequential(*[Block(width, expansion, group, depth) for _ in range(blocks)])
         self.stages = nn.ModuleList(make() for _ in range(doublings + 1))
         self.basis = initialised(nn.Conv2d(width, width, base, groups=width, bias=False))  # one number per channel
-        self.label = nn.Embedding(classes, width) if classes else None
+        self.label = LabelEmbedding(classes, width) if classes else None
         self.out = initialised(nn.Linear(width, width if classes else 1, bias=False))
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:

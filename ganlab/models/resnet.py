@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ganlab.nn.attention import SelfAttention2d
-from ganlab.nn.conditional import ConditionalBatchNorm2d
+from ganlab.nn.conditional import ConditionalBatchNorm2d, LabelEmbedding
 from ganlab.nn.pyramid import image_shape, pyramid
 from ganlab.phase import DiscriminatorOutput
 
@@ -98,6 +98,7 @@ class Generator(nn.Module):
         super().__init__()
         channels, height, breadth = image_shape(shape, "a resnet")
         doublings, self.base = pyramid(height, breadth, "a resnet")
+        self.classes = classes
         self.z_dim, self.width, self.attends_after = z_dim, width, attention and min(attention, doublings)
         self.linear = initialised(nn.Linear(z_dim, width * math.prod(self.base)), gain=1, spectral=spectral)
         self.blocks = nn.ModuleList(Up(width, width, classes, spectral) for _ in range(doublings))
@@ -135,6 +136,7 @@ class Discriminator(nn.Module):
         if told not in ("projection", "classifier"):
             raise ValueError(f"discriminator.told={told!r}: must be projection or classifier")
         channels, height, breadth = image_shape(shape, "a resnet")
+        self.classes = classes
         halvings = max(1, pyramid(height, breadth, "a resnet")[0] - 1)
         have = channels
         blocks: list[nn.Module] = []
@@ -147,7 +149,7 @@ class Discriminator(nn.Module):
         self.out = initialised(nn.Linear(width, 1), gain=1, spectral=spectral)
         self.label = self.classifier = None
         if classes and told == "projection":
-            self.label = initialised(nn.Embedding(classes, width), gain=1, spectral=spectral)
+            self.label = initialised(LabelEmbedding(classes, width), gain=1, spectral=spectral)
         elif classes:
             self.classifier = initialised(nn.Linear(width, classes), gain=1, spectral=spectral)
 
