@@ -1,13 +1,57 @@
 """What D sees everything through: (x, rng) -> x, differentiable in x."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from ganlab.rng import SampleRNG
+from ganlab.phase import Data, wrap
+from ganlab.rng import IndexedRNG, SampleRNG
+from ganlab.schedule import Schedule, at
 
 
-class DiffAugment(nn.Module):
+class OfImages(nn.Module):
+    """Something that can be done to images alone."""
+
+    def check(self, gan: Any) -> None:
+        """Refuses a game whose D sees anything else, by playing two samples of it."""
+        if not hasattr(gan.task, "draw"):
+            return
+        with torch.no_grad():
+            inputs, cond = gan.task.draw(IndexedRNG(0, range(2)))
+            batch = gan.task.prepare({"real": gan(inputs, cond), "label": cond}, IndexedRNG(0, range(2)))
+            shown = wrap(gan.task.play(gan.G_ema, batch)[0]).fake
+        if not isinstance(shown, Tensor) or shown.dim() != 4:
+            what = list(shown.shape) if isinstance(shown, Tensor) else f"{len(shown)} things at once"
+            raise ValueError(
+                f"augment: {type(self).__name__} is for images [N, C, H, W], and D is shown {what}: use augment=[]"
+            )
+
+
+class InstanceNoise(nn.Module):
+    """Noise on all that D sees, so that the reals and the fakes overlap (Sonderby et al. 2017, arXiv:1610.04490;
+    Arjovsky & Bottou 2017, arXiv:1701.04862).
+
+    deviation   of the Gaussian, where images lie in [-1, 1]; a schedule may take it to 0
+    """
+
+    def __init__(self, deviation: float | Schedule = 0.1):
+        super().__init__()
+        if not callable(deviation) and deviation < 0:
+            raise ValueError(f"augment.noise.deviation={deviation}: must be at least 0")
+        self.deviation, self.now = deviation, at(deviation, 0)
+
+    def set_clock(self, seen: int) -> None:
+        self.now = at(self.deviation, seen)
+
+    def forward(self, x: Data, rng: SampleRNG) -> Data:
+        """x: one or several tensors [N, ...]."""
+        return tree_map(lambda t: t + self.now * rng.normal(*t.shape[1:]).to(t.dtype), x)
+
+
+class DiffAugment(OfImages):
     """Differentiable Augmentation (Zhao et al. 2020, arXiv:2006.10738): the same kinds of change for reals and fakes,
     in D's moves and in G's, drawn anew for each sample.
 
@@ -25,10 +69,6 @@ class DiffAugment(nn.Module):
 
     def forward(self, x: Tensor, rng: SampleRNG) -> Tensor:
         """x: [N, C, H, W]."""
-        if x.dim() != 4:
-            raise ValueError(
-                f"augment=diffaugment is for images [N, C, H, W], not for {list(x.shape)}: use augment=none"
-            )
         for kind in self.policy:
             x = getattr(self, kind)(x, rng)
         return x

@@ -35,7 +35,7 @@ def check_game(gan: Any) -> None:
             raise ValueError(f"optimizer has no entry for {player}: give one for both players, or one each for G and D")
         if gan.loss is None and all(term.player != player for term in gan.terms.values()):
             raise ValueError(f"{player} has nothing to minimise: give a loss, or a term with player={player}")
-    for part in (gan.task, gan.loss, *gan.terms.values(), gan.augment):
+    for part in (gan.task, gan.loss, *gan.terms.values(), *gan.augment.values()):
         if hasattr(part, "check"):
             part.check(gan)
 
@@ -102,7 +102,7 @@ def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
         if allowed is not None:
             refuse_unknown(path, node, {*allowed, "_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
     for key, child in node.items():
-        if path in ("callbacks", "logger", "terms", "scores") and child is not None and "_target_" not in child:
+        if path in ("callbacks", "logger", "terms", "augment", "scores") and child is not None and "_target_" not in child:
             raise ValueError(f"{path}.{key}: there is no such entry here, and a new one needs a _target_")
         check_targets(f"{path}.{key}", child, locate)
 

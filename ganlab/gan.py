@@ -38,7 +38,7 @@ class GAN(L.LightningModule):
     terms          {name: Term}: everything else that is minimised (`ganlab.terms`)
     optimizer      parameters -> optimizer, or {"G": ..., "D": ...}
     task           what a data batch means; default: `Generate()`, noise to {"real": x}
-    augment        (x, rng) -> x: D sees everything through it
+    augment        {name: (x, rng) -> x}: D sees everything through these, one after the other (`ganlab.augment`)
     ema            how G_ema follows G
     n_critic       D moves every round, G every `n_critic` rounds
     micro_batches  each move is accumulated over this many parts of the batch
@@ -60,7 +60,7 @@ class GAN(L.LightningModule):
         *,
         optimizer: MakeOptimizer | Mapping[str, MakeOptimizer],
         task: Task | None = None,
-        augment: nn.Module | None = None,
+        augment: Mapping[str, nn.Module] | None = None,
         ema: EMA | None = None,
         n_critic: int = 1, micro_batches: int = 1, clip_norm: float | None = None, share_fake: bool = False,
         lr_schedule: Schedule | Mapping[str, Schedule | None] | None = None,
@@ -71,7 +71,7 @@ class GAN(L.LightningModule):
         self.automatic_optimization = False
         self.players = ("G",) if discriminator is None else ("D", "G")
         self.task: Any = task or Generate()
-        self.ema, self.loss, self.augment = ema or EMA(), loss, augment
+        self.ema, self.loss, self.augment = ema or EMA(), loss, nn.ModuleDict(augment or {})
         self.G, self.D, self.G_ema = generator, discriminator, self.ema.copy_of(generator)
         self.terms = nn.ModuleDict(terms or {})
         self.optimizer, self.lr_schedule = per_player(optimizer), per_player(lr_schedule)
@@ -91,8 +91,8 @@ class GAN(L.LightningModule):
 
     def round(self, batch: Any) -> None:
         samples = size(batch) * self.trainer.world_size
-        for net in (self.G, self.D, self.G_ema):
-            getattr(net, "set_clock", lambda seen: None)(self.seen)
+        for part in (self.G, self.D, self.G_ema, *self.augment.values()):
+            getattr(part, "set_clock", lambda seen: None)(self.seen)
         made: list[Phase] = []  # with share_fake: D's phase, whose fakes G's phase uses
         for player in self.players:
             plays = within(self.start.get(player, 0.0), self.stop.get(player), self.seen)
@@ -108,14 +108,15 @@ class GAN(L.LightningModule):
         goals = {k: goal for k, goal in goals.items() if goal is not None and goal.due(player, number, self.seen)}
         if not goals:
             return made
-        watching: list[Any] = [part for part in (*goals.values(), self.augment) if hasattr(part, "after_move")]
+        augments = tuple(self.augment.values())
+        watching: list[Any] = [part for part in (*goals.values(), *augments) if hasattr(part, "after_move")]
         n, phases = size(batch), []
         reseed(seed_of(self.seed, "networks", self.global_rank, player, number), self.device)
         prepared = made[0].batch if made else self.task.prepare(batch, self.rng("z", player, number, slice(0, n), n))
         with frozen(self.D if player == "G" else None if self.share_fake else self.G):
             for rows in micro(n, self.micro_batches):
                 phase = Phase(
-                    player, take(prepared, rows), self.G, self.D, self.task.play, self.augment,
+                    player, take(prepared, rows), self.G, self.D, self.task.play, augments,
                     rng=self.rng("phase", player, number, rows, n), seen=self.seen, keep_graph=self.share_fake,
                     grad_inputs=frozenset().union(*(goal.grad_inputs for goal in goals.values())),
                 )  # fmt: skip

@@ -18,6 +18,12 @@ def input_gradient(output: DiscriminatorOutput, x: Data) -> list[Tensor]:
     return [full(g) for g in gradients]
 
 
+def descended(weights: dict[str, Tensor], loss: Tensor, rate: float) -> dict[str, Tensor]:
+    """The weights after one gradient step on the loss, differentiable through that step."""
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+    return {name: w - rate * g for (name, w), g in zip(weights.items(), gradients, strict=True)}
+
+
 def squared_norm(gradients: list[Tensor]) -> Tensor:
     """[N]: each sample's squared L2 norm, over all its numbers and all tensors of a tuple."""
     return sum((g.flatten(1).square().sum(1) for g in gradients), torch.zeros((), device=gradients[0].device))

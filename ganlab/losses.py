@@ -3,14 +3,16 @@
 Logits may be a tensor of any shape or a list of them (sub-discriminators); the loss is the mean over all.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from ganlab.gradient import descended
 from ganlab.phase import Phase
 from ganlab.schedule import Schedule, at, within
 
@@ -18,12 +20,19 @@ from ganlab.schedule import Schedule, at, within
 class Loss(nn.Module):
     """What all pairs share; a pair adds `discriminator(phase)` and `generator(phase)`, each a scalar to minimise.
 
-    weight        {"D": ..., "G": ...}: factor on each player's adversarial loss, 1 where not given
-    start, stop   kimg between which the adversarial loss is played; outside, only terms move the players
-    boundary      logit above which D takes a sample for real; None: the loss has no such logit
+    weight          {"D": ..., "G": ...}: factor on each player's adversarial loss, 1 where not given
+    start, stop     kimg between which the adversarial loss is played; outside, only terms move the players
+    top             G learns from this share of its fakes only, those that D takes most for real (Sinha et al. 2020,
+                    arXiv:2002.06224, section 3); a schedule may lower it
+    class_weights   how much samples of each label count: one number per label, or "balanced": inversely to how often
+                    it occurs. Fakes whose labels are drawn on their own all count 1
+    frequencies     how often each label occurs, for "balanced"; None: equally often
+
+    boundary        logit above which D takes a sample for real; None: the loss has no such logit
     """
 
     boundary: float | None = 0.0
+    pairs = False  # whether a fake's logit means something only beside a real's
 
     grad_inputs: frozenset[str] = frozenset()  # a loss that needs input gradients names "fake" or "real", as terms do
 
@@ -32,12 +41,20 @@ class Loss(nn.Module):
         weight: Mapping[str, float | Schedule] | None = None,
         start: float = 0.0,
         stop: float | None = None,
+        top: float | Schedule = 1.0,
+        class_weights: Sequence[float] | Literal["balanced"] | None = None,
+        frequencies: Sequence[float] | None = None,
     ):
         super().__init__()
         self.weight = {"D": 1.0, "G": 1.0, **(weight or {})}
         if set(self.weight) != {"D", "G"} or None in self.weight.values():
             raise ValueError(f"loss.weight={dict(self.weight)}: must be one number or schedule each for D and G")
-        self.start, self.stop = start, stop
+        if not callable(top) and not 0 < top <= 1:
+            raise ValueError(f"loss.top={top}: a share of the fakes, above 0 and at most 1")
+        self.start, self.stop, self.top = start, stop, top
+        if class_weights == "balanced":
+            class_weights = [1 / (len(frequencies) * f) if f else 0.0 for f in frequencies] if frequencies else None
+        self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
 
     def due(self, player: str, number: int, seen: int) -> bool:
         return within(self.start, self.stop, seen)
@@ -47,46 +64,94 @@ class Loss(nn.Module):
 
     def check(self, gan: Any) -> None:
         if gan.D is None:
-            raise ValueError("an adversarial loss needs a discriminator: give one, or remove the loss (~loss)")
+            raise ValueError("an adversarial loss needs a discriminator: give one, or remove the loss (loss=none)")
+        if self.pairs and self.top != 1:
+            raise ValueError(
+                f"loss.top={self.top}: {type(self).__name__} compares each fake with a real, so that no fakes can be "
+                "left out: use another loss, as loss=non_saturating"
+            )
+        if self.class_weights is not None:
+            classes = getattr(gan.task, "classes", None)
+            if len(self.class_weights) != classes:
+                told = f"{classes} labels" if classes else "no labels: choose a model that is told them, as model=cgan"
+                raise ValueError(f"loss.class_weights has {len(self.class_weights)} numbers, and the game has {told}")
 
     def forward(self, phase: Phase) -> Tensor:
         """The moving player's half of the pair."""
         return getattr(self, {"D": "discriminator", "G": "generator"}[phase.player])(phase)
 
+    def reals(self, phase: Phase, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """The mean of f over D's logits on the reals."""
+        return each(f, phase.on_real.logits, counts=self.counts(phase.batch.told_with_real))
 
-def each(f: Callable[..., Tensor], *logits: Tensor | list[Tensor]) -> Tensor:
-    """The mean of f over all logits of one or several sub-discriminators."""
-    return torch.stack([f(*group).mean() for group in zip(*map(tree_leaves, logits), strict=True)]).mean()
+    def fakes(self, phase: Phase, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """The mean of f over D's logits on the fakes; in G's phase over the best of them, where `top` says so."""
+        counts = None if phase.batch.real_cond is not None else self.counts(phase.batch.cond)
+        if phase.player == "G" and (share := at(self.top, phase.seen)) < 1:
+            kept = best(phase.on_fake.logits, share)
+            counts = kept if counts is None else kept * counts
+        return each(f, phase.on_fake.logits, counts=counts)
+
+    def pairs_of(self, phase: Phase, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The mean of f(real, fake) over D's logits, each real beside one fake."""
+        return each(f, phase.on_real.logits, phase.on_fake.logits, counts=self.counts(phase.batch.told_with_real))
+
+    def counts(self, label: Any) -> Tensor | None:
+        """How much each sample counts, [N]; None: all alike."""
+        return None if self.class_weights is None else torch.tensor(self.class_weights, device=label.device)[label]
 
 
-def pair(real: Callable[[Tensor], Tensor], fake: Callable[[Tensor], Tensor], phase: Phase) -> Tensor:
-    """Mean over the reals plus mean over the fakes."""
-    return each(real, phase.on_real.logits) + each(fake, phase.on_fake.logits)
+def each(f: Callable[..., Tensor], *logits: Tensor | list[Tensor], counts: Tensor | None = None) -> Tensor:
+    """The mean of f over all logits of one or several sub-discriminators, samples counting as `counts` [N] says."""
+    values = [f(*group) for group in zip(*map(tree_leaves, logits), strict=True)]
+    if counts is not None:
+        values = [value.reshape(len(value), -1).mean(1) * counts for value in values]
+    return torch.stack([value.mean() for value in values]).mean()
+
+
+def best(logits: Tensor | list[Tensor], share: float) -> Tensor:
+    """[N]: n / k for the k samples of the highest logits, k being this share of n, and 0 for the others."""
+    opinion = torch.stack([x.detach().reshape(len(x), -1).mean(1) for x in tree_leaves(logits)]).mean(0)
+    k = max(1, round(share * len(opinion)))
+    return torch.zeros_like(opinion).index_fill_(0, opinion.topk(k).indices, len(opinion) / k)
 
 
 class Minimax(Loss):
-    """min_G max_D  E log s(D(x)) + E log(1 - s(D(G(z))))  (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1)."""
+    """min_G max_D  E log s(D(x)) + E log(1 - s(D(G(z))))  (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1).
+
+    smooth   D is to say 1 - smooth of the reals, not 1: one-sided label smoothing (Salimans et al. 2016,
+             arXiv:1606.03498, section 3.4; 0.1 there)
+    """
+
+    def __init__(self, smooth: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not 0 <= smooth < 0.5:
+            raise ValueError(f"loss.smooth={smooth}: must be at least 0 and below 0.5")
+        self.smooth = smooth
 
     def discriminator(self, phase: Phase) -> Tensor:
-        return pair(lambda x: F.softplus(-x), F.softplus, phase)
+        on_reals = self.reals(phase, lambda x: F.softplus(-x) + self.smooth * x)  # cross entropy with 1 - smooth
+        return on_reals + self.fakes(phase, F.softplus)
 
     def generator(self, phase: Phase) -> Tensor:
-        return each(lambda y: -F.softplus(y), phase.on_fake.logits)
+        return self.fakes(phase, lambda y: -F.softplus(y))
 
 
 class NonSaturating(Minimax):
     """G maximises log s(D(G(z))) instead: the same fixed point, larger gradients early (same paper, section 3)."""
 
     def generator(self, phase: Phase) -> Tensor:
-        return each(lambda y: F.softplus(-y), phase.on_fake.logits)
+        return self.fakes(phase, lambda y: F.softplus(-y))
 
 
 class Bidirectional(NonSaturating):
     """The same where G has a part in the reals too, an encoder's codes: it wants its fakes taken for real and its reals
     for fakes (Donahue et al. 2017, arXiv:1605.09782, section 3.4)."""
 
+    pairs = True
+
     def generator(self, phase: Phase) -> Tensor:
-        return super().generator(phase) + each(F.softplus, phase.on_real.logits)
+        return super().generator(phase) + self.reals(phase, F.softplus)
 
 
 class LeastSquares(Loss):
@@ -98,10 +163,11 @@ class LeastSquares(Loss):
         self.boundary = (a + b) / 2
 
     def discriminator(self, phase: Phase) -> Tensor:
-        return pair(lambda x: 0.5 * (x - self.b).square(), lambda y: 0.5 * (y - self.a).square(), phase)
+        on_reals = self.reals(phase, lambda x: 0.5 * (x - self.b).square())
+        return on_reals + self.fakes(phase, lambda y: 0.5 * (y - self.a).square())
 
     def generator(self, phase: Phase) -> Tensor:
-        return each(lambda y: 0.5 * (y - self.c).square(), phase.on_fake.logits)
+        return self.fakes(phase, lambda y: 0.5 * (y - self.c).square())
 
 
 class Wasserstein(Loss):
@@ -110,10 +176,10 @@ class Wasserstein(Loss):
     boundary: float | None = None
 
     def discriminator(self, phase: Phase) -> Tensor:
-        return pair(lambda x: -x, lambda y: y, phase)
+        return self.fakes(phase, lambda y: y) - self.reals(phase, lambda x: x)
 
     def generator(self, phase: Phase) -> Tensor:
-        return each(lambda y: -y, phase.on_fake.logits)
+        return -self.fakes(phase, lambda y: y)
 
 
 class ClippedWasserstein(Wasserstein):
@@ -140,7 +206,7 @@ class Hinge(Wasserstein):
     boundary = 0.0
 
     def discriminator(self, phase: Phase) -> Tensor:
-        return pair(lambda x: F.relu(1 - x), lambda y: F.relu(1 + y), phase)
+        return self.reals(phase, lambda x: F.relu(1 - x)) + self.fakes(phase, lambda y: F.relu(1 + y))
 
 
 class Relativistic(Loss):
@@ -148,9 +214,62 @@ class Relativistic(Loss):
     arXiv:1807.00734; with R1 and R2 in Huang et al. 2024, arXiv:2501.05441, eq. 2)."""
 
     boundary: float | None = None
+    pairs = True
 
     def discriminator(self, phase: Phase) -> Tensor:
-        return each(lambda x, y: F.softplus(y - x), phase.on_real.logits, phase.on_fake.logits)
+        return self.pairs_of(phase, lambda x, y: F.softplus(y - x))
 
     def generator(self, phase: Phase) -> Tensor:
-        return each(lambda x, y: F.softplus(x - y), phase.on_real.logits, phase.on_fake.logits)
+        return self.pairs_of(phase, lambda x, y: F.softplus(x - y))
+
+
+class Unrolled(Loss):
+    """Any loss, whose G looks `steps` moves of D ahead and learns through them (Metz et al. 2017, arXiv:1611.02163,
+    eq. 7 to 9). The moves ahead are plain gradient steps of D's adversarial loss on this batch; D itself does not move.
+
+    loss    what is played
+    steps   moves of D ahead
+    rate    their learning rate
+    """
+
+    def __init__(
+        self, loss: Loss, steps: int = 5, rate: float = 0.1, weight: Mapping[str, float | Schedule] | None = None,
+        start: float = 0.0, stop: float | None = None,
+    ):  # fmt: skip
+        super().__init__(weight, start, stop)
+        if steps < 1 or rate <= 0:
+            raise ValueError(f"loss.steps={steps}, loss.rate={rate}: at least one step, with a rate above 0")
+        self.loss, self.steps, self.rate = loss, steps, rate
+        self.boundary, self.grad_inputs = loss.boundary, loss.grad_inputs
+        if hasattr(loss, "after_move"):
+            self.after_move = loss.after_move
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        self.loss.check(gan)
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        return self.loss.discriminator(phase)
+
+    def generator(self, phase: Phase) -> Tensor:
+        assert phase.D is not None
+        weights = {name: p.detach().requires_grad_() for name, p in phase.D.named_parameters()}
+        buffers = {name: b.clone() for name, b in phase.D.named_buffers()}  # batch norm's are not to move
+        ahead = phase
+        for step in range(self.steps + 1):
+            ahead = phase.again(D=Moved(phase.D, {**weights, **buffers}))
+            ahead.played = phase.played
+            if step < self.steps:
+                weights = descended(weights, self.loss.discriminator(ahead), self.rate)
+        return self.loss.generator(ahead)
+
+
+class Moved(nn.Module):
+    """D with other weights than its own."""
+
+    def __init__(self, D: nn.Module, weights: dict[str, Tensor]):
+        super().__init__()
+        self.call = lambda *inputs: functional_call(D, weights, inputs)
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.call(*inputs)

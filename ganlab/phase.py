@@ -24,6 +24,10 @@ class Batch:
     cond: Data = None  # what both players may know of the fakes: a label, a caption, the source image
     real_cond: Data = None  # what D is told with the reals; None: the same as `cond`
 
+    @property
+    def told_with_real(self) -> Data:
+        return self.cond if self.real_cond is None else self.real_cond
+
 
 @dataclass(frozen=True)
 class GeneratorOutput:
@@ -110,7 +114,7 @@ class Phase:
     G: nn.Module
     D: nn.Module | None
     play: Callable[[nn.Module, Batch], tuple[Data, Data]]
-    augment: Callable[[Data, SampleRNG], Data] | None
+    augments: Sequence[Callable[[Data, SampleRNG], Data]]  # what D sees everything through
     rng: SampleRNG  # for what belongs to the samples of this batch: the alpha of a penalty, ...
     seen: int = 0  # real samples shown to D before this round, over all devices
     grad_inputs: frozenset[str] = frozenset()  # of "fake" and "real": what D's phase needs input gradients of
@@ -141,12 +145,13 @@ class Phase:
 
     @cached_property
     def on_real(self) -> DiscriminatorOutput:
-        return self.judge(self.real, self.batch.cond if self.batch.real_cond is None else self.batch.real_cond)
+        return self.judge(self.real, self.batch.told_with_real)
 
     def judge(self, x: Data, cond: Data = None) -> DiscriminatorOutput:
         """What D says of x, always through the augmentation, so that G's gradients pass through it too."""
         assert self.D is not None, "there is no D in this game"
-        x = x if self.augment is None else self.augment(x, self.rng)
+        for augment in self.augments:
+            x = augment(x, self.rng)
         output = self.D(x) if cond is None else self.D(x, cond)
         output = output if isinstance(output, DiscriminatorOutput) else DiscriminatorOutput(output)
         return replace(output, logits=full(output.logits))

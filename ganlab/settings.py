@@ -64,14 +64,14 @@ def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str])
     Raises:
         ValueError: a term or a score has settings and was not chosen at all
     """
-    for group in ("terms", "scores"):
+    for group in ("terms", "augment", "scores"):
         removed = any(o.lstrip("~").startswith(f"{group}=") for o in overrides)
         with open_dict(cfg):
             for name in [name for name, node in cfg[group].items() if node is not None and "_target_" not in node]:
                 if not removed:
                     shipped = ", ".join(sorted(groups()[group]))
                     raise ValueError(
-                        f"{group}.{name} has settings, but no such {group[:-1]} was chosen: add `override /{group}: "
+                        f"{group}.{name} has settings, but it was not chosen: add `override /{group}: "
                         f"[{name}]` to the defaults of your yaml, or +{group}=[{name}] to the command. ganlab has "
                         f"{shipped}"
                     )

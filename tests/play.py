@@ -63,7 +63,7 @@ def phase(player="D", *, real, fake, D, G=None, cond=None, grad_inputs=("real", 
     n = kwargs.pop("n", None) or len(real)
     return Phase(
         player, Batch(fake, real, cond), G or (lambda x, cond=None: x), D, lambda G, b: (G(b.inputs), b.real),
-        None, BatchRNG(seed, n, slice(0, n)), grad_inputs=frozenset(grad_inputs), **kwargs,
+        (), BatchRNG(seed, n, slice(0, n)), grad_inputs=frozenset(grad_inputs), **kwargs,
     )  # fmt: skip
 
 

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from composing import prepared
 from play import game, trainer
 from torch import nn
 
-from ganlab.augment import DiffAugment
+from ganlab.augment import DiffAugment, InstanceNoise
 from ganlab.rng import BatchRNG
+from ganlab.schedule import Linear
+from ganlab.settings import build
 
 
 def rng(n, seed=0, rows=slice(None)):
@@ -85,7 +88,7 @@ def test_both_kinds_are_augmented_alike_in_every_move():
             self.seen.append((len(x), x.requires_grad))
             return x * 0.5
 
-    gan = game(augment=Record())
+    gan = game(augment={"record": Record()})
     trainer(limit_train_batches=1).fit(gan, torch.utils.data.DataLoader([{"real": torch.randn(8, 2)}], batch_size=None))
     assert Record.seen == [(8, False), (8, False), (8, True)]
 
@@ -93,5 +96,40 @@ def test_both_kinds_are_augmented_alike_in_every_move():
 def test_what_it_can_not_do_is_refused():
     with pytest.raises(ValueError, match="blur is none of"):
         DiffAugment("color,blur")
-    with pytest.raises(ValueError, match="augment=none"):
-        DiffAugment()(torch.randn(4, 2), rng(4))
+    with pytest.raises(ValueError, match=r"D is shown \[2, 2\]: use augment="):
+        game(augment={"diffaugment": DiffAugment()})  # points in the plane
+    with pytest.raises(ValueError, match="2 things at once"):
+        build(prepared("model=bigan", "augment=diffaugment", "metrics.enabled=false"))
+    with pytest.raises(ValueError, match="noise.deviation=-1"):
+        InstanceNoise(-1)
+
+
+def test_instance_noise_follows_its_schedule():
+    """Deviation as asked, for one tensor or several; gone at the end."""
+    noise = InstanceNoise(Linear(0.4, 0.0, stop=2))
+    x = torch.zeros(4000, 3)
+    assert noise(x, rng(4000)).std() == pytest.approx(0.4, rel=0.03)
+    noise.set_clock(1000)
+    a, b = noise((x, x[:, :2]), rng(4000))
+    assert a.std() == pytest.approx(0.2, rel=0.03) and b.shape == (4000, 2)
+    noise.set_clock(2000)
+    assert torch.equal(noise(x, rng(4000)), x)
+    assert torch.equal(InstanceNoise(0.1)(x, rng(4000))[5:9], InstanceNoise(0.1)(x[5:9], rng(4000, rows=slice(5, 9))))
+
+
+def test_several_are_combined_in_the_order_given():
+    class Twice(nn.Module):
+        def forward(self, x, rng):
+            return 2 * x
+
+    class More(nn.Module):
+        def forward(self, x, rng):
+            return x + 1
+
+    seen = []
+    D = nn.Linear(2, 1)
+    D.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    gan = game(discriminator=D, augment={"twice": Twice(), "more": More()})
+    real = torch.randn(8, 2)
+    trainer(limit_train_batches=1).fit(gan, torch.utils.data.DataLoader([{"real": real}], batch_size=None))
+    assert any(torch.equal(x, 2 * real + 1) for x in seen)

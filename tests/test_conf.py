@@ -60,7 +60,7 @@ def test_an_experiments_settings_of_a_term_go_with_the_term():
     assert "weight" in cfg.terms.r1
     drop_settings_of_what_was_removed(cfg, ["experiment=ring", "terms=[r2]"])
     assert list(cfg.terms) == ["r2"]
-    with pytest.raises(ValueError, match=r"terms.gp has settings, but no such term was chosen: .*\+terms=\[gp\]"):
+    with pytest.raises(ValueError, match=r"terms.gp has settings, but it was not chosen: .*\+terms=\[gp\]"):
         prepare(settings(terms__gp__weight=1))
 
 

@@ -353,7 +353,7 @@ class Negate(nn.Module):
 def test_after_move_is_called_once_per_move_over_all_micro_batches(parts):
     watcher, loss, augment = Watcher(), WatchingLoss(), Negate()
     gan = game(
-        terms={"watch": watcher}, loss=loss, augment=augment, micro_batches=parts, optimizer=SGD, stop={"G": 0.0}
+        terms={"watch": watcher}, loss=loss, augment={"negate": augment}, micro_batches=parts, optimizer=SGD, stop={"G": 0.0}
     )
     data = batches(1)
     expected = gan.D(-data[0]["real"]).mean().item()
@@ -450,8 +450,10 @@ def test_check_hooks_refuse_before_training():
 
     with pytest.raises(ValueError, match="needs what is not there"):
         game(terms={"refuses": Refuses()})
-    for part in ("loss", "task", "augment"):
-        kind = {"loss": NonSaturating, "task": Generate, "augment": Negate}[part]
+    with pytest.raises(ValueError, match="needs what is not there"):
+        game(augment={"refuses": type("Refusing", (Negate,), {"check": Refuses.check})()})
+    for part in ("loss", "task"):
+        kind = {"loss": NonSaturating, "task": Generate}[part]
         refusing = type("Refusing", (kind,), {"check": Refuses.check})()
         with pytest.raises(ValueError, match="needs what is not there"):
             game(**{part: refusing})

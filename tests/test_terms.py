@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from play import LinearD, QuadraticD, phase
+from play import Copy, LinearD, QuadraticD, game, phase
 from torch import nn
 
 from ganlab.phase import GeneratorOutput
 from ganlab.rng import BatchRNG
 from ganlab.terms.likelihood import ELBO
 from ganlab.terms.penalties import DRAGAN, R1, R2, GradientPenalty
+from ganlab.terms.weights import History
 
 A = torch.tensor([3.0, -4.0, 12.0], dtype=torch.float64)  # |A| = 13
 torch.manual_seed(0)
@@ -90,7 +91,7 @@ def test_images_and_tuples():
 def test_gradient_is_taken_at_the_image_before_augmentation():
     """D sees 2x: by the chain rule the norm doubles."""
     p = phase(real=REAL, fake=FAKE, D=LinearD(A))
-    p.augment = lambda x, rng: 2 * x
+    p.augments = [lambda x, rng: 2 * x]
     assert torch.allclose(R1()(p), torch.full((5,), 4 * 169 / 2, dtype=torch.float64), rtol=1e-12)
 
 
@@ -121,3 +122,22 @@ def test_elbo_closed_form():
     assert ELBO(sigma=0.5, beta=2.0)(p).item() == pytest.approx(4.25 / 0.5 + 2 * kl.item(), rel=1e-6)
     with pytest.raises(ValueError, match="sigma=0"):
         ELBO(sigma=0)
+
+
+def test_historical_averaging_is_the_distance_to_the_mean_of_the_past():
+    """Three moves of known weights."""
+    D = LinearD([1.0, 2.0])
+    gan = game(discriminator=D, generator=Copy(2), terms={"history": History(weight=0.5)})
+    term, past = gan.terms["history"], []
+    for values in ([3.0, 2.0], [5.0, -1.0], [0.0, 0.0]):
+        with torch.no_grad():
+            D.a.copy_(torch.tensor(values))
+            term.after_move(phase("D", real=torch.ones(2, 2), fake=torch.ones(2, 2), D=D))
+        past.append(values)
+        now = torch.tensor([1.0, -4.0], dtype=torch.float64)
+        with torch.no_grad():
+            D.a.copy_(now)
+        mean = torch.tensor(past, dtype=torch.float64).mean(0)
+        p = phase("D", real=torch.ones(2, 2), fake=torch.ones(2, 2), D=D)
+        assert term(p).item() == pytest.approx((now - mean).square().sum().item())
+    assert {"terms.history.mean0", "terms.history.moves"} <= gan.state_dict().keys()

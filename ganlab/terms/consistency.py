@@ -39,8 +39,7 @@ class Consistency(Term):
 
     def forward(self, phase: Phase) -> Tensor:
         cond = phase.batch.cond
-        real_cond = cond if phase.batch.real_cond is None else phase.batch.real_cond
-        value = apart(phase.on_real, phase.judge(self.augment(phase.real, phase.rng), real_cond))
+        value = apart(phase.on_real, phase.judge(self.augment(phase.real, phase.rng), phase.batch.told_with_real))
         if self.fake:
             value = value + apart(phase.on_fake, phase.judge(self.augment(phase.fake, phase.rng), cond))
         return value

@@ -27,8 +27,7 @@ class Classify(Term):
             raise ValueError("terms.classify needs labels: choose a model that is told them, as model=acgan")
 
     def forward(self, phase: Phase) -> Tensor:
-        cond = phase.batch.cond
-        real_cond = cond if phase.batch.real_cond is None else phase.batch.real_cond
+        cond, real_cond = phase.batch.cond, phase.batch.told_with_real
         parts = []
         if phase.player == "D" and self.real:
             parts.append(F.cross_entropy(phase.on_real.aux.float(), real_cond, reduction="none"))
