@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from torch import nn
+from torch import Tensor, nn
 
 from ganlab.files import atomic
+from ganlab.networks import normalise
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
 
@@ -66,7 +67,7 @@ def load(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def find(resume: str | None) -> str | None:
+def find(resume: str | None, key: str = "resume") -> str | None:
     """The checkpoint that `resume` means: a file, or the last one of a run's folder.
 
     Raises:
@@ -77,8 +78,13 @@ def find(resume: str | None) -> str | None:
     path = Path(resume).expanduser()
     path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"resume={resume}: there is no checkpoint at {path}")
+        raise ValueError(f"{key}={resume}: there is no checkpoint at {path}")
     return str(path)
+
+
+def weights(path: str, key: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint, or of a run's last one; `key` is who asks."""
+    return load(find(path, key) or "")["state_dict"]
 
 
 def build(config: Any, allowed: Sequence[str], what: str) -> Any:
@@ -148,6 +154,8 @@ class Sampler(nn.Module):
             raise ValueError(f"checkpoint={path} does not say what its generator is")
         G = build(config["generator"], ("ganlab.models", *trust), "generator")
         task = build(config["task"], ("ganlab.tasks", *trust), "task")
+        if ((config.get("networks") or {}).get("G") or {}).get("spectral"):
+            normalise(G)
         part = "G_ema." if ema else "G."
         state = {k.removeprefix(part): v for k, v in content["state_dict"].items() if k.startswith(part)}
         try:

@@ -102,7 +102,8 @@ def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
         if allowed is not None:
             refuse_unknown(path, node, {*allowed, "_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
     for key, child in node.items():
-        if path in ("callbacks", "logger", "terms", "augment", "scores") and child is not None and "_target_" not in child:
+        entries = path in ("callbacks", "logger", "terms", "augment", "scores")
+        if entries and child is not None and "_target_" not in child:
             raise ValueError(f"{path}.{key}: there is no such entry here, and a new one needs a _target_")
         check_targets(f"{path}.{key}", child, locate)
 
@@ -199,7 +200,7 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, world: int
 # what a run is made of: a resumed one must have the same
 LASTING = (
     "generator", "discriminator", "task", "loss", "terms", "augment", "optimizer", "ema", "data", "seed", "n_critic",
-    "micro_batches", "share_fake", "clip_norm", "start", "stop", "lr_schedule",
+    "micro_batches", "share_fake", "clip_norm", "networks", "start", "stop", "lr_schedule",
 )  # fmt: skip
 FREE = ("data.root", "data.memory", "data.workers", "data.rounds", "lr_schedule.stop")  # the last follows the budget
 

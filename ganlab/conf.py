@@ -42,7 +42,7 @@ def known_keys(cfg: Mapping[str, Any]) -> dict[str, set[str]]:
     known = {"": set(top) - {"defaults", "hydra"}, "optimizer": {"G", "D"}}
     for group in ("metrics", "trainer", "paths"):
         known[group] = set().union(*(_read(path) for path in (Path(CONF) / group).glob("*.yaml"))) - {"defaults"}
-    known |= {key: set(top[key]) for key in ("speed", "start", "stop", "adam")}
+    known |= {key: set(top[key]) for key in ("speed", "start", "stop", "adam", "networks")}
     for group, keys in known.items():
         keys |= set(re.findall(rf"\$\{{{group}\.(\w+)", repr(cfg)) if group else ())
     return known

@@ -239,7 +239,8 @@ class Unrolled(Loss):
         super().__init__(weight, start, stop)
         if steps < 1 or rate <= 0:
             raise ValueError(f"loss.steps={steps}, loss.rate={rate}: at least one step, with a rate above 0")
-        self.loss, self.steps, self.rate = loss, steps, rate
+        self.steps, self.rate = steps, rate
+        self.loss: Any = loss
         self.boundary, self.grad_inputs = loss.boundary, loss.grad_inputs
         if hasattr(loss, "after_move"):
             self.after_move = loss.after_move

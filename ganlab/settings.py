@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ganlab import checkpoint, checks, launch
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
+from ganlab.networks import alter, take_over
 
 
 def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -37,6 +38,9 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if (resumed := checkpoint.find(settings["resume"])) is not None:
         checks.check_resume(checkpoint.load(resumed)["ganlab"]["config"], settings)
     gan = build(settings)
+    if settings["finetune"] and not resumed:
+        for line in take_over(gan, checkpoint.weights(settings["finetune"], "finetune")):
+            print(f"finetune: {line}: begins anew")
     try:
         gan.configure_optimizers()
     except (TypeError, RuntimeError) as error:
@@ -59,11 +63,16 @@ def callbacks_and_loggers(settings: dict[str, Any]) -> tuple[list[Any], list[Any
 
 
 def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when the command line takes r1 itself away.
+    """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when the command line takes r1 itself away, and its
+    `discriminator: {width: 16}` where the model has none.
 
     Raises:
-        ValueError: a term or a score has settings and was not chosen at all
+        ValueError: a term, a score or a discriminator has settings and was not chosen at all
     """
+    if cfg.discriminator is not None and "_target_" not in cfg.discriminator:
+        if given := [o for o in overrides if o.lstrip("+").startswith("discriminator")]:
+            raise ValueError(f"{given[0]}: this model has no discriminator")
+        cfg.discriminator = None
     for group in ("terms", "augment", "scores"):
         removed = any(o.lstrip("~").startswith(f"{group}=") for o in overrides)
         with open_dict(cfg):
@@ -80,7 +89,13 @@ def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str])
 
 def build(settings: dict[str, Any]) -> Any:
     torch.manual_seed(settings["seed"])
-    return GAN(**{key: made(settings[key]) for key in sorted(checks.arguments_of(GAN) or ()) if key in settings})
+    parts = {key: made(settings[key]) for key in sorted(checks.arguments_of(GAN) or ()) if key in settings}
+    for player, name in (("G", "generator"), ("D", "discriminator")):
+        changes = settings["networks"].get(player) or {}
+        checks.refuse_unknown(f"networks.{player}", changes, (checks.arguments_of(alter) or set()) - {"net"})
+        if parts[name] is not None:
+            alter(parts[name], **changes)
+    return GAN(**parts)
 
 
 def made(node: Any) -> Any:

@@ -66,11 +66,16 @@ class Generate(Task):
         self.z_dim = self.z_dim or getattr(gan.G, "z_dim", None)
         if not self.z_dim:
             raise ValueError("the length of the noise is not known: give Generate(z_dim=...) or let G have a z_dim")
-        for net in (gan.G, getattr(gan, "D", None)):
+        for key, net in (("generator", gan.G), ("discriminator", getattr(gan, "D", None))):
             if net is not None and self.classes and not takes_labels(net):
                 raise ValueError(
                     f"task.labels={self.labels}: {type(net).__name__}.forward takes no label: set task.labels=null"
                 )
+            wants = getattr(net, "classes", None) or self.classes
+            if wants != self.classes:
+                fix = "set task.labels=data or uniform, or take a model that is told no labels"
+                told = f"task.classes={self.classes}: give both the same" if self.classes else f"it is told none: {fix}"
+                raise ValueError(f"{key}.classes={wants}: {type(net).__name__} must be told the label, and {told}")
 
     def noise(self, rng: SampleRNG) -> Tensor:
         assert self.z_dim is not None

@@ -59,6 +59,7 @@ def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float
 
     from ganlab import checkpoint, launch, report
     from ganlab.callbacks.saving import StoreConfig
+    from ganlab.networks import take_over
     from ganlab.settings import build, callbacks_and_loggers, made
 
     report.quiet(settings)
@@ -67,6 +68,8 @@ def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float
     if several:
         given["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     data, gan = made(settings["data"]), build(settings)
+    if settings["finetune"] and not settings["resume"]:
+        take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))
     callbacks, loggers = callbacks_and_loggers(settings)
     data.events = [callback.every for callback in callbacks if hasattr(callback, "every")]
     trainer = L.Trainer(

@@ -100,7 +100,7 @@ def test_what_it_can_not_do_is_refused():
         game(augment={"diffaugment": DiffAugment()})  # points in the plane
     with pytest.raises(ValueError, match="2 things at once"):
         build(prepared("model=bigan", "augment=diffaugment", "metrics.enabled=false"))
-    with pytest.raises(ValueError, match="noise.deviation=-1"):
+    with pytest.raises(ValueError, match=r"noise\.deviation=-1"):
         InstanceNoise(-1)
 
 
@@ -111,7 +111,8 @@ def test_instance_noise_follows_its_schedule():
     assert noise(x, rng(4000)).std() == pytest.approx(0.4, rel=0.03)
     noise.set_clock(1000)
     a, b = noise((x, x[:, :2]), rng(4000))
-    assert a.std() == pytest.approx(0.2, rel=0.03) and b.shape == (4000, 2)
+    assert a.std() == pytest.approx(0.2, rel=0.03)
+    assert b.shape == (4000, 2)
     noise.set_clock(2000)
     assert torch.equal(noise(x, rng(4000)), x)
     assert torch.equal(InstanceNoise(0.1)(x, rng(4000))[5:9], InstanceNoise(0.1)(x[5:9], rng(4000, rows=slice(5, 9))))

@@ -8,20 +8,16 @@ from play import trainer
 
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
-from ganlab.settings import build
+from ganlab.settings import build, drop_settings_of_what_was_removed
 
-# what makes a model small enough to play in a second; the size and channels of its images come on top
-SMALL = {"generator.width": 16, "discriminator.width": 16}
 SIZES = [(1, 16, 16), (3, 32, 32), (3, 16, 24)]
 
 
 def tiny(model, shape=(1, 16, 16), *overrides):
-    cfg = composed(f"model={model}", *overrides)
+    cfg = composed(f"model={model}", "experiment=tiny", *overrides)
     with open_dict(cfg):
         cfg.data.update({"shape": list(shape), "classes": 10, "class_names": None, "frequencies": None})
-    for key, value in SMALL.items():
-        if OmegaConf.select(cfg, key) is not None:
-            OmegaConf.update(cfg, key, value)
+    drop_settings_of_what_was_removed(cfg, overrides)
     return build(OmegaConf.to_container(cfg, resolve=True))
 
 

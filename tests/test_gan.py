@@ -353,8 +353,9 @@ class Negate(nn.Module):
 def test_after_move_is_called_once_per_move_over_all_micro_batches(parts):
     watcher, loss, augment = Watcher(), WatchingLoss(), Negate()
     gan = game(
-        terms={"watch": watcher}, loss=loss, augment={"negate": augment}, micro_batches=parts, optimizer=SGD, stop={"G": 0.0}
-    )
+        terms={"watch": watcher}, loss=loss, augment={"negate": augment}, micro_batches=parts, optimizer=SGD,
+        stop={"G": 0.0},
+    )  # fmt: skip
     data = batches(1)
     expected = gan.D(-data[0]["real"]).mean().item()
     play(gan, data)

@@ -88,13 +88,13 @@ def test_minibatch_deviation_by_hand():
 
 
 def test_packed_judges_neighbours_together():
-    D = Packed([2], partial(mlp.Discriminator, width=8, depth=1, dropout=0.0), pack=3)
+    D = Packed([2], partial(mlp.Discriminator, depth=1, dropout=0.0), width=8, pack=3)
     x = torch.randn(6, 2)
     assert D(x).shape == (2,)
     assert torch.equal(D(x)[1], D.net(x[3:].reshape(1, 6))[0])
-    image = Packed([3, 16, 16], partial(resnet.Discriminator, width=8), pack=2)
+    image = Packed([3, 16, 16], resnet.Discriminator, width=8, pack=2)
     assert image(torch.randn(4, 3, 16, 16)).shape == (2,)
     with pytest.raises(ValueError, match="does not divide the 5 samples"):
         D(torch.randn(5, 2))
     with pytest.raises(ValueError, match="at least 2"):
-        Packed([2], mlp.Discriminator, pack=1)
+        Packed([2], mlp.Discriminator, width=8, pack=1)

@@ -12,15 +12,16 @@ class Packed(nn.Module):
     """samples [N, *shape] -> logits [N / pack]: neighbours in the batch are joined along their
     first axis, `pack` at a time.
 
-    net   shape -> a discriminator of samples of that shape: [pack * C, ...]
+    net     (shape, width) -> a discriminator of samples of that shape: [pack * C, ...]
+    width   of the net
     """
 
-    def __init__(self, shape: Sequence[int], net: Callable[..., nn.Module], pack: int = 2):
+    def __init__(self, shape: Sequence[int], net: Callable[..., nn.Module], width: int, pack: int = 2):
         super().__init__()
         if pack < 2:
             raise ValueError(f"discriminator.pack={pack}: at least 2 samples are judged together")
         first, *rest = shape
-        self.pack, self.net = pack, net(shape=[pack * first, *rest])
+        self.pack, self.net = pack, net(shape=[pack * first, *rest], width=width)
 
     def forward(self, x: Tensor) -> Tensor:
         if len(x) % self.pack:
