@@ -200,7 +200,7 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, world: int
 # what a run is made of: a resumed one must have the same
 LASTING = (
     "generator", "discriminator", "task", "loss", "terms", "augment", "optimizer", "ema", "data", "seed", "n_critic",
-    "micro_batches", "share_fake", "clip_norm", "networks", "start", "stop", "lr_schedule",
+    "micro_batches", "share_fake", "clip_norm", "networks", "start", "stop", "lr_schedule", "beta2",
 )  # fmt: skip
 FREE = ("data.root", "data.memory", "data.workers", "data.rounds", "lr_schedule.stop")  # the last follows the budget
 

@@ -45,6 +45,7 @@ class GAN(L.LightningModule):
     clip_norm      largest gradient norm of a player's move; None: as it is
     share_fake     both players see the same fakes in a round, made once; otherwise each move draws its own
     lr_schedule    factor on the learning rates as a function of `seen`, or {"G": ..., "D": ...}; None: constant
+    beta2          of Adam as a function of `seen`; None: as the optimizer has it
     start, stop    {"G": kimg, "D": kimg}: when a player starts and stops moving
     seed           of everything that belongs to samples; how networks are initialised is the caller's
 
@@ -63,7 +64,7 @@ class GAN(L.LightningModule):
         augment: Mapping[str, nn.Module] | None = None,
         ema: EMA | None = None,
         n_critic: int = 1, micro_batches: int = 1, clip_norm: float | None = None, share_fake: bool = False,
-        lr_schedule: Schedule | Mapping[str, Schedule | None] | None = None,
+        lr_schedule: Schedule | Mapping[str, Schedule | None] | None = None, beta2: Schedule | None = None,
         start: Mapping[str, float] | None = None, stop: Mapping[str, float | None] | None = None,
         seed: int = 0,
     ):  # fmt: skip
@@ -75,7 +76,7 @@ class GAN(L.LightningModule):
         self.G, self.D, self.G_ema = generator, discriminator, self.ema.copy_of(generator)
         self.terms = nn.ModuleDict(terms or {})
         self.optimizer, self.lr_schedule = per_player(optimizer), per_player(lr_schedule)
-        self.start, self.stop = start or {}, stop or {}
+        self.beta2, self.start, self.stop = beta2, start or {}, stop or {}
         self.every, self.micro_batches, self.clip_norm = {"D": 1, "G": n_critic}, micro_batches, clip_norm
         self.share_fake, self.seed = share_fake, seed
         self.rounds = self.seen = 0  # rounds played; real samples shown to D over all devices: the one clock
@@ -141,6 +142,8 @@ class GAN(L.LightningModule):
         rate = at(self.lr_schedule[player] or 1.0, self.seen)
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
+            if self.beta2 is not None:
+                group["betas"] = (group["betas"][0], self.beta2(self.seen))
         if self.clip_norm is not None or player in self.curves.pending:
             moving = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in moving])

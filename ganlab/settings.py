@@ -42,9 +42,11 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
         for line in take_over(gan, checkpoint.weights(settings["finetune"], "finetune")):
             print(f"finetune: {line}: begins anew")
     try:
-        gan.configure_optimizers()
+        optimizers = gan.configure_optimizers()
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"optimizer: {error}") from None
+    if gan.beta2 is not None and any("betas" not in o.defaults for o in optimizers):
+        raise ValueError("beta2 is Adam's, and the optimizer is another: set beta2=null, or optimizer=adam")
     extractors = [made(settings["extractor"])] if settings["metrics"]["enabled"] else []
     for extractor in extractors:
         extractor.check(facts)

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from composing import prepared
 from play import G, batches, game, mlp, phase, play, trainer
 from torch import nn
 
@@ -582,3 +583,11 @@ def test_trainer_is_plain_lightning():
     trainer(max_epochs=2).fit(gan, loader)
     assert gan.seen == 128
     assert gan.generate(0, 5).shape == (5, 2)
+
+
+def test_adams_second_moment_follows_its_schedule():
+    """beta2 of both players' optimizers is the schedule's value at the last move; beta1 stays."""
+    gan = play(game(beta2=Linear(0.9, 0.99, stop=0.08)), 6)  # 8 samples a round: the last begins at 40 of 80
+    assert [g["betas"] for o in gan.trainer.optimizers for g in o.param_groups] == [(0.5, pytest.approx(0.945))] * 2
+    with pytest.raises(ValueError, match="beta2 is Adam's"):
+        prepared("optimizer=sgd", "beta2={_target_:ganlab.schedule.Linear,stop:3}", "metrics.enabled=false")
