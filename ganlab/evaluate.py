@@ -196,7 +196,8 @@ def opened(settings: dict[str, Any], data: Any, device: Any) -> tuple[Any, list[
     path = Path(what).expanduser()
     if what in ("train", "test"):
         facts = data.facts()
-        return Place(f"{data.title} {what}", data.split(what), facts["shape"]), facts["shape"], facts["classes"]
+        classes = None if facts.get("several") else facts["classes"]
+        return Place(f"{data.title} {what}", data.split(what), facts["shape"]), facts["shape"], classes
     if not is_generator(path):
         found = images_at(path)
         return found, found.facts()["shape"], found.facts()["classes"]
@@ -206,7 +207,8 @@ def opened(settings: dict[str, Any], data: Any, device: Any) -> tuple[Any, list[
     sampler = Sampler.load(path, settings["trust"], ema=settings["generator"] == "G_ema").to(device)
     if settings["truncation"] is not None:
         sampler.truncate(settings["truncation"])
-    return sampler, list(sampler.generate(0, 1).shape[1:]), getattr(sampler.task, "classes", None)
+    classes = None if getattr(sampler.task, "several", False) else getattr(sampler.task, "classes", None)
+    return sampler, list(sampler.generate(0, 1).shape[1:]), classes
 
 
 def compared_with(settings: dict[str, Any], data: Any) -> tuple[Any, Any]:

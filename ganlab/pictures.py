@@ -37,7 +37,7 @@ def interpolated(gan: Any, rows: int, columns: int, seed: int = 0, cond: Tensor 
     inputs, cond = gan.task.draw(IndexedRNG(seed, range(2 * rows), gan.device, gan.dtype), cond)
     steps = torch.linspace(0, 1, columns, device=gan.device)
     walk = tree_map(lambda z: torch.cat([slerp(a, b, steps) for a, b in zip(z[::2], z[1::2], strict=True)]), inputs)
-    return gan(walk, None if cond is None else cond[::2].repeat_interleave(columns))
+    return gan(walk, None if cond is None else cond[::2].repeat_interleave(columns, 0))
 
 
 def slerp(a: Tensor, b: Tensor, steps: Tensor) -> Tensor:

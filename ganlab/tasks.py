@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlab.phase import Batch, Data, output_of
@@ -37,6 +38,8 @@ class Generate(Task):
                   drawn on their own. None: no labels are told, even where the data has them
     classes       number of labels
     frequencies   how often each label occurs, for samples made without data; None: equally often
+    several       a label is a vector of attributes [N, classes], 0 or 1, of which a sample may have several;
+                  `frequencies` then is how often each is 1, on its own
     extent        half the width of the picture that `show` draws of points in the plane
     """
 
@@ -47,6 +50,7 @@ class Generate(Task):
         labels: Literal["data", "uniform"] | None = None,
         classes: int | None = None,
         frequencies: Sequence[float] | None = None,
+        several: bool = False,
         extent: float = 1.5,
     ):
         super().__init__()
@@ -60,6 +64,7 @@ class Generate(Task):
             )
         self.z_dim, self.z, self.labels, self.extent = z_dim, z, labels, extent
         self.classes = classes if labels is not None else None
+        self.several = several and labels is not None
         self.frequencies = list(frequencies) if frequencies is not None and labels == "data" else None
 
     def check(self, gan: Any) -> None:
@@ -87,14 +92,23 @@ class Generate(Task):
             return Batch(z, real)
         if self.labels == "data":
             return Batch(z, real, batch["label"])
-        return Batch(z, real, rng.integers(self.classes), batch["label"])
+        return Batch(z, real, self.drawn_label(rng), batch["label"])
 
     def draw(self, rng: SampleRNG, cond: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(inputs, cond) for making samples without data."""
         z = self.noise(rng)
-        if self.classes is not None and cond is None:
-            cond = rng.choice(self.frequencies) if self.frequencies else rng.integers(self.classes)
-        return z, cond
+        return z, self.drawn_label(rng) if cond is None and self.classes is not None else cond
+
+    def drawn_label(self, rng: SampleRNG) -> Tensor:
+        assert self.classes is not None
+        if self.several:
+            u = rng.uniform(self.classes)
+            return (u < torch.tensor(self.frequencies or [0.5] * self.classes).to(u)).to(u)
+        return rng.choice(self.frequencies) if self.frequencies else rng.integers(self.classes)
+
+    def label(self, chosen: Tensor) -> Tensor:
+        """What G is told for these classes [N]; of attributes: that the sample has this one alone."""
+        return F.one_hot(chosen, self.classes or 0).float() if self.several else chosen
 
     def show(self, x: Tensor) -> Tensor:
         return points_as_picture(x, self.extent) if x.dim() == 2 else x

@@ -283,7 +283,7 @@ def test_folder_without_classes_and_images_in_it(tmp_path):
     picture(tmp_path / "a.png", "L")
     picture(tmp_path / "sub" / "b.png", "L")
     facts = Folder(root=str(tmp_path)).facts()
-    assert facts == {"shape": [1, 8, 12], "classes": None, "class_names": None, "frequencies": None}
+    assert facts == {"shape": [1, 8, 12], "classes": None, "class_names": None, "frequencies": None, "several": False}
 
 
 @pytest.mark.parametrize(

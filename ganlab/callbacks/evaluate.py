@@ -58,8 +58,9 @@ class Evaluate(Every):
         trainer.strategy.barrier()
         self.scorer.extractor.prepare(trainer.datamodule)
         data, device = trainer.datamodule, trainer.strategy.root_device
-        facts, labels = data.facts(), getattr(gan.task, "classes", None) is not None
-        self.scorer.check(facts["shape"], device, len(data.split("train")), labels, facts["classes"])
+        facts, labels = data.facts(), told_one_label(gan.task)
+        classes = None if facts.get("several") else facts["classes"]
+        self.scorer.check(facts["shape"], device, len(data.split("train")), labels, classes)
         if self.scorer.needs_reals:
             self._reals = self.scorer.reals(data, "train", device)
 
@@ -104,8 +105,13 @@ class Evaluate(Every):
         """All scores of G_ema now, and how they were made. Every process must call it."""
         sync_buffers(gan)
         data, scorer = trainer.datamodule, self.scorer
-        shape, labels = data.facts()["shape"], getattr(gan.task, "classes", None) is not None
+        shape, labels = data.facts()["shape"], told_one_label(gan.task)
         values = scorer.score(scorer.looking_at(gan), shape, self._reals, gan.device, labels)
         n_real = self._reals.n if self._reals else None
         told = (f"{data.title} train", data.fingerprint("train"), n_real)
         return values, scorer.protocol("G_ema", *told, kimg=gan.seen / 1000)
+
+
+def told_one_label(task: Any) -> bool:
+    """Whether samples have a class, which scores by class need."""
+    return getattr(task, "classes", None) is not None and not getattr(task, "several", False)

@@ -1,5 +1,6 @@
-"""The user's own images: a folder, its class subfolders being the labels."""
+"""The user's own images: a folder, its class subfolders being the labels, or a table of attributes."""
 
+import csv
 import hashlib
 import math
 from collections import Counter
@@ -25,15 +26,22 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError
 class Folder(Images):
     """Every image below `root`. If none lies in `root` itself, each of its subfolders is a class.
 
+    attributes       a table, CSV, in `root` or elsewhere: the names of the files in its first column, one attribute in
+                     each other, 1 or 0 (or -1). A label then is a vector of these, float32 [attributes]
+    attribute_names  which columns; None: all
     size       needed unless all images have the same size
     channels   None: 1 if all are grey, else 3; transparency is laid over white unless channels is 2 or 4
     memory     GiB; beyond, the images stay on disk and `workers` processes read them
     """
 
-    def __init__(self, root: str | None = None, workers: int = 2, **kwargs: Any):
+    def __init__(
+        self, root: str | None = None, workers: int = 2, attributes: str | None = None,
+        attribute_names: Sequence[str] | None = None, **kwargs: Any,
+    ):  # fmt: skip
         super().__init__(root, workers=workers, **kwargs)
+        self.attributes, self.attribute_names = attributes, attribute_names
         self.paths: list[Path] = []
-        self.labels: list[int] | None = None
+        self.labels: Any = None  # numbers, or vectors
 
     @property
     def title(self) -> str:
@@ -60,7 +68,9 @@ class Folder(Images):
                 f"data.root={self.root}: {len(found)} images found in it, at least 2 are needed ({kinds})"
             )
         self.paths = found
-        if all(p.parent != self.root for p in found):
+        if self.attributes is not None:
+            self.read_attributes(self.attributes)
+        elif all(p.parent != self.root for p in found):
             of = [p.relative_to(self.root).parts[0] for p in found]
             self.class_names = sorted(set(of))
             self.classes = len(self.class_names)
@@ -69,6 +79,33 @@ class Folder(Images):
             counts = Counter(self.labels)
             if len(set(counts.values())) > 1:
                 self.frequencies = [counts[i] / len(found) for i in range(self.classes)]
+
+    def read_attributes(self, table: str) -> None:
+        """Gives each image its attributes.
+
+        Raises:
+            Unavailable: there is no such table, or it lacks an image or a column
+        """
+        assert self.root is not None
+        path = next((p for p in (self.root / table, self.root.parent / table, Path(table)) if p.is_file()), None)
+        if path is None:
+            raise Unavailable(f"data.attributes={table}: there is no such file, in {self.root} or beside it")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if "," in lines[0]:
+            (_, *names), *rows = csv.reader(lines)
+        else:  # as CelebA's own: a count, then names, separated by blanks
+            names, rows = lines[1].split(), [line.split() for line in lines[2:]]
+        wanted = list(self.attribute_names or names)
+        if missing := [name for name in wanted if name not in names]:
+            raise Unavailable(f"data.attribute_names: {path} has no {', '.join(missing)}; there are {', '.join(names)}")
+        at = [names.index(name) for name in wanted]
+        known = {row[0]: [float(float(row[1:][i]) > 0) for i in at] for row in rows if row}
+        of = [known.get(p.relative_to(self.root).as_posix(), known.get(p.name)) for p in self.paths]
+        if None in of:
+            first, count = self.paths[of.index(None)].name, of.count(None)
+            raise Unavailable(f"data.attributes={table}: {count} images are not in it, {first} is the first of them")
+        self.labels, self.class_names, self.classes, self.several = of, wanted, len(wanted), True
+        self.frequencies = torch.tensor(of).mean(0).tolist()
 
     def measure(self) -> None:
         if self.native is not None:
@@ -99,8 +136,9 @@ class Folder(Images):
 
 
 class CelebA(Folder):
-    """202,599 aligned faces, 178x218 (Liu et al. 2015, arXiv:1411.7766), without labels. Its owners serve it from a
-    place that scripts can't read: put img_align_celeba.zip, or the folder in it, into `root`."""
+    """202,599 aligned faces, 178x218 (Liu et al. 2015, arXiv:1411.7766), its 40 attributes in list_attr_celeba.txt. Its
+    owners serve it from a place that scripts can't read: put img_align_celeba.zip, or the folder in it, into `root`,
+    and beside it list_attr_celeba.txt, where attributes are wanted."""
 
     archive = Remote("img_align_celeba.zip", (), "md5:00d2c5bc6d35e252742224ab0c1e8fcb")
 

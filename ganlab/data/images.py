@@ -26,6 +26,7 @@ class Images(DataModule):
     classes: int | None = None
     class_names: Sequence[str] | None = None
     frequencies: Sequence[float] | None = None  # of the labels; None: equal
+    several = False  # whether a label is a vector of attributes, of which a sample may have several
 
     def __init__(
         self,
@@ -58,13 +59,14 @@ class Images(DataModule):
         """Sets `native`, `classes`, `class_names` and `frequencies` where only the files know them."""
 
     def facts(self) -> dict[str, Any]:
-        """What networks must know before they are built: shape [C, H, W], classes, class_names, frequencies."""
+        """What networks must know before they are built: shape, classes, class_names, frequencies, several."""
         self.measure()
         assert self.native is not None
         shape = [self.channels or self.native[0], *(self.size or self.native[1:])]
         names = list(self.class_names) if self.class_names is not None else None
         frequencies = list(self.frequencies) if self.frequencies is not None else None
-        return {"shape": shape, "classes": self.classes, "class_names": names, "frequencies": frequencies}
+        of_labels = {"classes": self.classes, "class_names": names, "frequencies": frequencies}
+        return {"shape": shape, **of_labels, "several": self.several}
 
 
 def conform(x: Tensor, shape: Sequence[int], chunk: int = 4096) -> Tensor:

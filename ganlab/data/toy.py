@@ -45,7 +45,7 @@ class Toy(DataModule):
     def facts(self) -> dict[str, Any]:
         """What networks, scores and pictures must know: the shape, the centres, and half the width of the picture."""
         extent = self.centers.abs().max().item() * 1.2 + 5 * self.deviation
-        return {"shape": [2], "classes": None, "class_names": None, "frequencies": None} | {
+        return {"shape": [2], "classes": None, "class_names": None, "frequencies": None, "several": False} | {
             "centers": self.centers.tolist(),
             "extent": extent,
         }

@@ -201,7 +201,7 @@ class Scorer:
         def look(first: int, count: int) -> dict[str, Tensor]:
             rng = IndexedRNG(self.seed, range(first, first + count), generator.device, generator.dtype)
             inputs, cond = generator.task.draw(rng)
-            shown = {"real": generator(inputs, cond)} | ({} if cond is None else {"label": cond})
+            shown = {"real": generator(inputs, cond)} | ({} if cond is None or cond.dim() == 2 else {"label": cond})
             for score in self.probing:
                 shown["path"] = score.probe(generator, see, first, count, self.seed)
             return shown

@@ -11,7 +11,8 @@ from ganlab.terms import Term
 
 class Classify(Term):
     """Cross entropy of the class that D's auxiliary head sees: -log P(label | x), of the fakes and in D's moves of the
-    reals too (Odena et al. 2017, arXiv:1610.09585, eq. 3). `aux` of D's output must be class logits [N, classes].
+    reals too (Odena et al. 2017, arXiv:1610.09585, eq. 3); of attributes the mean over them. `aux` of D's output must
+    be class logits [N, classes].
 
     real, fake   whether reals, and fakes, count in D's moves; in G's it is the fakes
     """
@@ -30,7 +31,14 @@ class Classify(Term):
         cond, real_cond = phase.batch.cond, phase.batch.told_with_real
         parts = []
         if phase.player == "D" and self.real:
-            parts.append(F.cross_entropy(phase.on_real.aux.float(), real_cond, reduction="none"))
+            parts.append(cross_entropy(phase.on_real.aux.float(), real_cond))
         if phase.player == "G" or self.fake:
-            parts.append(F.cross_entropy(phase.on_fake.aux.float(), cond, reduction="none"))
+            parts.append(cross_entropy(phase.on_fake.aux.float(), cond))
         return sum(parts[1:], start=parts[0])
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """[N], of labels [N] or attributes [N, classes]."""
+    if label.dim() == 2:
+        return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none").mean(1)
+    return F.cross_entropy(logits, label, reduction="none")
