@@ -21,7 +21,10 @@ from ganlab.nn.pyramid import image_shape, pyramid
 from ganlab.nn.residual import Down, Up
 from ganlab.phase import DiscriminatorOutput, full
 
-INIT: dict[str, Callable[..., Tensor]] = {"orthogonal": nn.init.orthogonal_, "normal": partial(nn.init.normal_, std=0.02)}
+INIT: dict[str, Callable[..., Tensor]] = {
+    "orthogonal": nn.init.orthogonal_,
+    "normal": partial(nn.init.normal_, std=0.02),
+}
 Init = Literal["orthogonal", "normal"]
 
 
