@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from composing import prepared
+from composing import composed, prepared
 from play import game, phase
 from torch import nn
 
@@ -190,3 +190,14 @@ def test_orthogonal_in_a_game():
     assert gradient.abs().sum() > 0
     with pytest.raises(ValueError, match="must be D or G"):
         game(terms={"orthogonal": Orthogonal(player="x")})
+
+
+@pytest.mark.parametrize(("model", "batch"), [("biggan", 50), ("contragan", 64), ("reacgan", 128)])
+def test_the_average_is_the_recipes(model, batch):
+    """0.9999^n = 1/2 after n moves of G, one every n_critic batches; a user's choice wins over the model's."""
+    cfg = composed(f"model={model}")
+    moves = math.log(0.5) / math.log(0.9999)
+    assert cfg.ema.half_life == pytest.approx(moves * batch * cfg.n_critic / 1000, rel=1e-3)
+    assert composed(f"model={model}", "ema=none").ema.half_life == 0
+    assert composed(f"model={model}", "ema.half_life=3").ema.half_life == 3
+    assert composed("model=dcgan").ema.half_life == 10
