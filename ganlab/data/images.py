@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
+from ganlab.data.imbalance import profile
 from ganlab.data.rounds import DataModule
 
 
@@ -40,8 +41,10 @@ class Images(DataModule):
         rounds: int = 8,
         seed: int = 0,
         count: int | None = None,
+        imbalance: float | None = None,
+        balanced: bool = False,
     ):
-        super().__init__(batch_size, rounds, seed, flip, memory, workers, count)
+        super().__init__(batch_size, rounds, seed, flip, memory, workers, count, imbalance, balanced)
         self.root = Path(root).expanduser() if root else None
         self.size = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
         self.channels = channels
@@ -59,12 +62,18 @@ class Images(DataModule):
         """Sets `native`, `classes`, `class_names` and `frequencies` where only the files know them."""
 
     def facts(self) -> dict[str, Any]:
-        """What networks must know before they are built: shape, classes, class_names, frequencies, several."""
+        """What networks must know before they are built: shape [C, H, W], classes, class_names, the frequencies of the
+        labels that are trained on, None where they are equal, and whether a sample may have several."""
         self.measure()
         assert self.native is not None
+        if (self.imbalance is not None or self.balanced) and (self.several or not self.classes):
+            raise ValueError(self.needs_labels())
         shape = [self.channels or self.native[0], *(self.size or self.native[1:])]
         names = list(self.class_names) if self.class_names is not None else None
         frequencies = list(self.frequencies) if self.frequencies is not None else None
+        if self.imbalance is not None and self.classes:
+            frequencies = profile(self.classes, self.imbalance)
+        frequencies = None if self.balanced else frequencies
         of_labels = {"classes": self.classes, "class_names": names, "frequencies": frequencies}
         return {"shape": shape, **of_labels, "several": self.several}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ganlab.data.imbalance import Balanced, imbalanced
 from ganlab.rng import seed_of
 from ganlab.schedule import samples
 
@@ -19,6 +20,10 @@ GIB = 1 << 30
 
 class Samples(Protocol):
     """A set of samples, in memory or on disk."""
+
+    @property
+    def label(self) -> Tensor | None:
+        """int64 [N], where there are labels."""
 
     def __len__(self) -> int: ...
 
@@ -64,18 +69,24 @@ class DataModule(L.LightningDataModule):
     workers      processes that read samples from disk
     count        train on so many samples only, a choice that is the same in every run; None: on all. Scores still
                  compare with the whole split
+    imbalance    train on so few samples of some classes that the last has this share of the first's, likewise (before
+                 `count`); None: on all
+    balanced     show each class equally often
     """
 
     def __init__(
         self, batch_size: int, rounds: int, seed: int, flip: bool = False, memory: float = 4.0, workers: int = 0,
-        count: int | None = None,
+        count: int | None = None, imbalance: float | None = None, balanced: bool = False,
     ):  # fmt: skip
         super().__init__()
         for key, value in (("data.batch_size", batch_size), ("speed.rounds", rounds), ("data.count", count)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
+        if imbalance is not None and not 0 < imbalance <= 1:
+            raise ValueError(f"data.imbalance={imbalance}: must be above 0 and at most 1, or null")
         self.batch_size, self.rounds, self.seed, self.flip = batch_size, rounds, seed, flip
         self.memory, self.workers, self.count = memory, workers, count
+        self.imbalance, self.balanced = imbalance, balanced
         self.events: list[float] = []  # kimg: see Rounds
         self._splits: dict[str, Samples] = {}
         self._fingerprints: dict[str, str] = {}
@@ -104,15 +115,38 @@ class DataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         self.split("train")
 
+    def played(self) -> Samples:
+        """What is trained on: the split "train", or what `imbalance`, and of that `count`, leave of it."""
+        samples = self.split("train")
+        if self.imbalance is not None:
+            samples = chosen(samples, imbalanced(self.label_of(samples), self.imbalance))
+        if self.count is not None and self.count < len(samples):
+            generator = torch.Generator().manual_seed(seed_of("count"))
+            samples = chosen(samples, torch.randperm(len(samples), generator=generator)[: self.count].sort().values)
+        return samples
+
+    def label_of(self, samples: Samples) -> Tensor:
+        """[N]
+
+        Raises:
+            ValueError: there are none, and `imbalance` or `balanced` ask for them
+        """
+        if samples.label is None or samples.label.dim() != 1:
+            raise ValueError(self.needs_labels())
+        return samples.label
+
+    def needs_labels(self) -> str:
+        key = "balanced=true" if self.balanced else f"imbalance={self.imbalance}"
+        return f"data.{key} needs a set with one label for each sample, and {self.title} has none: remove the key"
+
     def train_dataloader(self) -> "Rounds":
         trainer: Any = self.trainer
-        device, samples = trainer.strategy.root_device, self.split("train")
-        if self.count is not None and self.count < len(samples):
-            samples = chosen(samples, self.count)
+        device, samples = trainer.strategy.root_device, self.played()
+        balanced = Balanced(self.label_of(samples)) if self.balanced else None
         if isinstance(samples, InMemory) and samples.real.nbytes <= self.memory * GIB:
             samples = samples.to(device)
         return Rounds(
-            samples, Order(len(samples), self.batch_size, self.seed, self.flip),
+            samples, Order(len(samples), self.batch_size, self.seed, self.flip, balanced),
             device=device, rank=trainer.global_rank, world=trainer.world_size, workers=self.workers,
             start=getattr(trainer.lightning_module, "rounds", 0), at_once=self.rounds, events=self.events,
         )  # fmt: skip
@@ -127,6 +161,10 @@ class Chosen:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def label(self) -> Tensor | None:
+        return None if self.samples.label is None else self.samples.label[self.rows]
+
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         return self.samples.take(self.rows[indices])
 
@@ -136,9 +174,8 @@ class Chosen:
         ).hexdigest()
 
 
-def chosen(samples: Samples, count: int) -> Samples:
-    """`count` of them, the same in every run."""
-    rows = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed_of("count")))[:count].sort().values
+def chosen(samples: Samples, rows: Tensor) -> Samples:
+    """These rows of a set."""
     if isinstance(samples, InMemory):
         taken = samples.take(rows)
         return InMemory(taken["real"], taken.get("label"))
@@ -147,15 +184,22 @@ def chosen(samples: Samples, count: int) -> Samples:
 
 class Order:
     """Which samples, and which of them mirrored, make up round r. Epochs follow one another without a gap, so that a
-    round may hold the end of one and the beginning of the next, and a set smaller than a batch works too."""
+    round may hold the end of one and the beginning of the next, and a set smaller than a batch works too.
 
-    def __init__(self, count: int, batch_size: int, seed: int, flip: bool = False):
-        self.count, self.batch_size, self.seed, self.flip = count, batch_size, seed, flip
+    count      samples of the set: an epoch shows each once
+    balanced   what an epoch shows instead
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, flip: bool = False, balanced: Balanced | None = None):
+        self.count = len(balanced) if balanced else count
+        self.batch_size, self.seed, self.flip, self.balanced = batch_size, seed, flip, balanced
         self._epoch = lru_cache(maxsize=3)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
         order = torch.randperm(self.count, generator=generator)
+        if self.balanced:
+            order = self.balanced.epoch(generator)[order]
         return order, torch.rand(self.count, generator=generator) < (0.5 if self.flip else 0.0)
 
     def round(self, number: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:

@@ -10,25 +10,16 @@ the papers' layers; other sizes have fewer or more of them.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from ganlab.nn.attention import SelfAttention2d
 from ganlab.nn.conditional import ConditionalBatchNorm2d, LabelEmbedding
 from ganlab.nn.pyramid import image_shape, pyramid
+from ganlab.nn.residual import Down, Up, initialised
 from ganlab.phase import DiscriminatorOutput
-
-
-def initialised(layer: nn.Module, gain: float = math.sqrt(2), spectral: bool = False) -> nn.Module:
-    """Xavier uniform, gain sqrt(2) inside blocks, 1 on shortcuts and at both ends (both papers' code); bias 0."""
-    assert isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding))
-    nn.init.xavier_uniform_(layer.weight, gain)
-    if getattr(layer, "bias", None) is not None:
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return spectral_norm(layer) if spectral else layer
 
 
 class Norm(nn.Module):
@@ -40,46 +31,6 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
         return self.norm(x) if label is None else self.norm(x, label)
-
-
-class Up(nn.Module):
-    """A residual block that doubles the map, with batch norm: [N, C, h, w] -> [N, width, 2h, 2w]."""
-
-    def __init__(self, have: int, width: int, classes: int | None = None, spectral: bool = False):
-        super().__init__()
-        self.norm1, self.norm2 = Norm(have, classes), Norm(width, classes)
-        self.conv1 = initialised(nn.Conv2d(have, width, 3, padding=1), spectral=spectral)
-        self.conv2 = initialised(nn.Conv2d(width, width, 3, padding=1), spectral=spectral)
-        self.shortcut = initialised(nn.Conv2d(have, width, 1), gain=1, spectral=spectral)
-
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        h = self.conv1(double(self.norm1(x, label).relu()))
-        h = self.conv2(self.norm2(h, label).relu())
-        return h + double(self.shortcut(x))  # a 1x1 convolution and a doubling can be exchanged
-
-
-class Down(nn.Module):
-    """A residual block of D: [N, C, h, w] -> [N, width, h/2, w/2], or without `halve` of the same size.
-
-    first   the image itself comes in: no activation before it
-    """
-
-    def __init__(self, have: int, width: int, spectral: bool, halve: bool, first: bool = False):
-        super().__init__()
-        self.halve, self.first = halve, first
-        self.conv1 = initialised(nn.Conv2d(have, width, 3, padding=1), spectral=spectral)
-        self.conv2 = initialised(nn.Conv2d(width, width, 3, padding=1), spectral=spectral)
-        self.shortcut: nn.Module = nn.Identity()
-        if halve or have != width:
-            self.shortcut = initialised(nn.Conv2d(have, width, 1), gain=1, spectral=spectral)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(self.conv1(x if self.first else x.relu()).relu())
-        if not self.halve:
-            return h + self.shortcut(x)
-        if self.first:  # cheaper, and the same: averaging and a 1x1 convolution can be exchanged
-            return F.avg_pool2d(h, 2) + self.shortcut(F.avg_pool2d(x, 2))
-        return F.avg_pool2d(h + self.shortcut(x), 2)
 
 
 class Generator(nn.Module):
@@ -101,7 +52,8 @@ class Generator(nn.Module):
         self.classes = classes
         self.z_dim, self.width, self.attends_after = z_dim, width, attention and min(attention, doublings)
         self.linear = initialised(nn.Linear(z_dim, width * math.prod(self.base)), gain=1, spectral=spectral)
-        self.blocks = nn.ModuleList(Up(width, width, classes, spectral) for _ in range(doublings))
+        norm = partial(Norm, classes=classes)
+        self.blocks = nn.ModuleList(Up(width, width, norm, spectral) for _ in range(doublings))
         self.attention = SelfAttention2d(width, spectral) if attention else None
         self.norm = nn.BatchNorm2d(width)
         self.out = initialised(nn.Conv2d(width, channels, 3, padding=1), gain=1, spectral=spectral)
@@ -160,7 +112,3 @@ class Discriminator(nn.Module):
         if self.classifier is not None:
             return DiscriminatorOutput(logits, aux=self.classifier(h))
         return logits if self.label is None else logits + (self.label(label) * h).sum(1)
-
-
-def double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0)

@@ -1,12 +1,34 @@
-"""Terms on a player's weights."""
+"""Terms on a player's weights alone."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganlab.phase import Phase
 from ganlab.terms import Term
+
+
+class Orthogonal(Term):
+    """Sum over layers of |W W^T * (1 - I)|_F^2, a filter being a row of W: filters of a layer are to be orthogonal, at
+    any length (Brock et al. 2019, arXiv:1809.11096, eq. 3; the weight is beta). Embeddings are left out.
+
+    Weights under spectral norm count as they are before it.
+    """
+
+    player = "G"
+
+    def __init__(self, weight: Any = 1e-4, every: int = 1, **kwargs: Any):
+        super().__init__(weight, every, **kwargs)
+
+    def forward(self, phase: Phase) -> Tensor:
+        net = phase.G if self.player == "G" else phase.D
+        assert net is not None
+        tables = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        rows = [p.flatten(1) for p in net.parameters() if p.dim() > 1 and id(p) not in tables]
+        with torch.autocast(rows[0].device.type, enabled=False):
+            products = [w @ w.T for w in rows]
+            return torch.stack([(p - p.diag().diag()).square().sum() for p in products]).sum()
 
 
 class History(Term):
