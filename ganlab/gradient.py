@@ -1,4 +1,4 @@
-"""Gradients of D's opinion with respect to what it was shown: the only `autograd.grad` in the house."""
+"""Gradients of D's opinion with respect to what it was shown, and of fakes: the only `autograd.grad` in the house."""
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ def input_gradient(output: DiscriminatorOutput, x: Data) -> list[Tensor]:
     total = sum((logits.sum() for logits in tree_leaves(output.logits)), torch.zeros(()))
     gradients = torch.autograd.grad(total, tree_leaves(x), create_graph=True, materialize_grads=True)
     return [full(g) for g in gradients]
+
+
+def pullback(y: Tensor, x: Tensor, direction: Tensor) -> Tensor:
+    """J^T direction, J being the Jacobian dy/dx; itself differentiable, in at least float32.
+
+    y and direction are alike, the result is like x. Row i belongs to sample i as long as no samples are mixed.
+    """
+    (gradient,) = torch.autograd.grad((y * direction).sum(), x, create_graph=True)
+    return full(gradient)
 
 
 def squared_norm(gradients: list[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from ganlab.rng import IndexedRNG
 from ganlab.settings import build
 
 # what makes a model small enough to play in a second; the size and channels of its images come on top
-SMALL = {"generator.width": 16, "discriminator.width": 16}
+SMALL = {"generator.width": 16, "discriminator.width": 16, "generator.mapping": 2, "generator.w_dim": 64}
 SIZES = [(1, 16, 16), (3, 32, 32), (3, 16, 24)]
 
 
