@@ -150,7 +150,7 @@ class Generator(nn.Module):
         self.register_buffer("w_average", torch.zeros(w_dim))
 
     def forward(self, z: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor | GeneratorOutput:
-        """truncation   psi, the factor on a style's distance from the average one (Karras et al. 2019, arXiv:1812.04948,
+        """truncation   psi, the factor on a style's distance from the average (Karras et al. 2019, arXiv:1812.04948,
         appendix B): 1 leaves styles as they are, 0 makes all alike
         """
         w = self.mapping(z, label)
