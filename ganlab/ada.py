@@ -97,7 +97,8 @@ class ADA(nn.Module):
         if phase.player != "D" or self.target is None:
             return
         signs = torch.cat([(logits - self.boundary).sign().flatten() for logits in tree_leaves(phase.on_real.logits)])
-        world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        world = torch.distributed.get_world_size() if several else 1
         self.tally += torch.stack([phase.mean(signs), *signs.new_tensor([1, size(phase.real) * world])])
         total, moves, samples = self.tally
         due = moves >= self.interval  # a tensor: nothing waits for the device
