@@ -23,6 +23,7 @@ SYM6 = (
     0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
     0.0017677118642428036, -0.007800708325034148,
 )  # fmt: skip
+LATE = sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6) - 5  # its middle, after its fifth tap
 # matrices of geometry lead from a place in the new image to that in the old: the paper's changes from last to first
 BLIT, WARP = ("shift", "turn", "flip"), ("move", "rotate", "stretch", "rotate", "scale")
 COLOR = ("brightness", "contrast", "luma", "hue", "saturation")
@@ -127,11 +128,11 @@ class ADA(nn.Module):
         if not self.warp:
             return blitted
         warp, warped = self.composed(self.warp, draw, 3)
-        # at twice the resolution pixel i lies at (i - 1/2) / 2; the filters need 5 of those beyond the image
-        fine = lambda n: (places(2 * n + 10) - 5.5) / 2
+        # at twice the resolution pixel i lies at (i - LATE) / 2; the filters need 5 of those beyond the image
+        fine = lambda n: (places(2 * n + 10) - 5 - LATE) / 2
         rows, columns = sources(exact @ warp, fine(height), fine(width), x.shape[2:], margin=3)
         finer = self.finer(F.pad(x, (6, 6, 6, 6), mode="reflect"))  # [N, C, 2H + 12, 2W + 12]
-        smooth = self.coarser(between(finer, 2 * rows + 6.5, 2 * columns + 6.5))
+        smooth = self.coarser(between(finer, 2 * rows + 6 + LATE, 2 * columns + 6 + LATE))
         return smooth.where(warped[:, None, None, None], blitted)
 
     def colored(self, x: Tensor, rng: SampleRNG) -> Tensor:
