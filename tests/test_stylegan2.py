@@ -8,14 +8,17 @@ import scipy.signal
 import torch
 import torch.nn.functional as F
 from composing import composed
-from play import LinearD, game, phase
+from omegaconf import OmegaConf
+from play import LinearD, game, phase, play
 from torch import nn
 
 from ganlab.models.stylegan2 import Discriminator, Generator, channels_of
 from ganlab.nn.filters import Double, Halve, upfirdn
 from ganlab.nn.modulated import Conv2d, Linear, ModulatedConv2d
+from ganlab.optimizers import lazy_adam
 from ganlab.phase import Batch, GeneratorOutput, Phase
 from ganlab.rng import BatchRNG
+from ganlab.settings import made
 from ganlab.terms.path_length import PathLength
 
 SIX = {"dtype": torch.float64}
@@ -286,12 +289,14 @@ def test_what_does_not_work_is_refused():
 
 
 def test_optimizers_are_corrected_for_lazy_terms():
-    """Karras et al. 2020, appendix B: c = n / (n + 1), learning rate times c, betas to the power of c."""
-    optimizer = composed("model=stylegan2").optimizer
-    for player, n in (("G", 4), ("D", 16)):
-        c = n / (n + 1)
-        assert optimizer[player].lr == pytest.approx(2.5e-3 * c)
-        assert list(optimizer[player].betas) == pytest.approx([0, 0.99**c], abs=1e-9)
+    """Karras et al. 2020, appendix B: 2.5e-3 and 0.99 for c = 4/5 of G and 16/17 of D."""
+    weights, optimizer = [nn.Parameter(torch.zeros(2))], composed("model=stylegan2").optimizer
+    for player, lr, beta in (("G", 2.0e-3, 0.9919919678), ("D", 2.3529412e-3, 0.9905854573)):
+        adam = made(OmegaConf.to_container(optimizer[player], resolve=True))(weights)
+        assert adam.defaults["lr"] == pytest.approx(lr)
+        assert adam.defaults["betas"] == pytest.approx((0, beta), abs=1e-9)
+    with pytest.raises(ValueError, match="every=0"):
+        lazy_adam(weights, every=0, lr=1e-3, betas=(0, 0.99))
 
 
 # -------------------------------------------------------------------------------------------------------- path length
@@ -368,3 +373,15 @@ def test_path_length_needs_styles_and_is_gs():
         game(terms={"path_length": PathLength(player="D")})
     with pytest.raises(ValueError, match="decay=1"):
         PathLength(decay=1)
+
+
+@pytest.mark.parametrize("how", [{"share_fake": True}, {"micro_batches": 2}, {}], ids=str)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_path_length_joins_the_game(how, precision):
+    """G's styles are part of the graph of its fakes however these are made."""
+    torch.manual_seed(0)
+    nets = Generator([1, 8, 8], z_dim=4, width=8, w_dim=8, mapping=1), Discriminator([1, 8, 8], width=8)
+    gan = game(*nets, terms={"path_length": PathLength(every=1, decay=0.5)}, **how)
+    play(gan, [{"real": torch.randn(4, 1, 8, 8)} for _ in range(2)], precision=precision)
+    assert gan.terms["path_length"].average > 0
+    assert all(p.isfinite().all() for p in gan.G.parameters())
