@@ -108,6 +108,22 @@ def test_modulated_convolution_can_be_differentiated_twice(double):
     assert torch.autograd.gradgradcheck(layer, inputs)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_halving_convolution_by_its_definition(kernel):
+    """Low-pass, then convolve at every second place; of 1x1 this is a halving and a convolution."""
+    torch.manual_seed(0)
+    layer, x = Conv2d(2, 3, kernel, halve=True).double(), torch.randn(1, 2, 8, 6, **SIX)
+    weight = layer.weight / math.sqrt(2 * kernel**2)
+    low = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+    width = 1 + kernel // 2
+    filtered = np.stack([scipy.signal.convolve2d(np.pad(c, width), low, mode="valid") for c in x[0]])
+    assert torch.allclose(layer(x), F.conv2d(torch.tensor(filtered)[None], weight, stride=2))
+    assert layer(x).shape == (1, 3, 4, 3)
+    if kernel == 1:
+        assert torch.allclose(layer(x), F.conv2d(Halve()(x), weight))
+    assert torch.autograd.gradgradcheck(lambda x: layer(x).sin(), x.requires_grad_(), fast_mode=True)
+
+
 def test_demodulation_gives_unit_deviation_whatever_the_style():
     torch.manual_seed(0)
     layer = ModulatedConv2d(64, 32, 3, w_dim=8)
