@@ -63,9 +63,7 @@ class ModulatedConv2d(nn.Module):
     x [N, C, H, W], w [N, w_dim] -> [N, out, H, W]
     """
 
-    def __init__(
-        self, have: int, out: int, kernel: int, w_dim: int, demodulate: bool = True, double: bool = False
-    ):  # fmt: skip
+    def __init__(self, have: int, out: int, kernel: int, w_dim: int, demodulate: bool = True, double: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out, have, kernel, kernel))
         self.style = Linear(w_dim, have, bias=1.0)
