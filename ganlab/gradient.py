@@ -1,4 +1,4 @@
-"""Gradients of D's opinion with respect to what it was shown: the only `autograd.grad` in the house."""
+"""Gradients of D's opinion with respect to what it was shown, and of fakes: the only `autograd.grad` in the house."""
 
 import torch
 from torch import Tensor
@@ -22,6 +22,15 @@ def descended(weights: dict[str, Tensor], loss: Tensor, rate: float) -> dict[str
     """The weights after one gradient step on the loss, differentiable through that step."""
     gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
     return {name: w - rate * g for (name, w), g in zip(weights.items(), gradients, strict=True)}
+
+
+def pullback(y: Tensor, x: Tensor, direction: Tensor) -> Tensor:
+    """J^T direction, J being the Jacobian dy/dx; itself differentiable, in at least float32.
+
+    y and direction are alike, the result is like x. Row i belongs to sample i as long as no samples are mixed.
+    """
+    (gradient,) = torch.autograd.grad((y * direction).sum(), x, create_graph=True)
+    return full(gradient)
 
 
 def squared_norm(gradients: list[Tensor]) -> Tensor:

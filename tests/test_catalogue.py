@@ -68,7 +68,7 @@ def test_the_first_output_is_sane(model):
     gan = tiny(model)
     x = gan.generate(0, 16)
     assert x.std(0).mean() > 1e-4
-    assert (x.abs() > 0.999).float().mean() < 0.5
+    assert x.abs().max() > 1 or (x.abs() > 0.999).float().mean() < 0.5  # some models have no tanh
     assert x.std() < 5
     if gan.D is None:
         return
