@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlab.phase import Batch, Data, output_of
@@ -134,3 +135,45 @@ def points_as_picture(x: Tensor, extent: float, resolution: int = 256) -> Tensor
         (resolution - 1 - cell[:, 1], cell[:, 0]), torch.ones(len(cell), device=x.device), accumulate=True
     )
     return 2 * (counts / 3).clamp(max=1)[None, None] - 1
+
+
+class Codes(Generate):
+    """From noise and codes, which D is to read off the fakes (`ganlab.terms.information`). G's input [N, z_dim] is
+    noise, then for each categorical code its one-hot vector, then the continuous codes, uniform in [-1, 1].
+
+    z_dim        length of it all; None: G's own `z_dim`
+    z            the noise: "normal", or "uniform" in [-1, 1]
+    categories   number of values of each categorical code
+    continuous   number of continuous codes
+    """
+
+    def __init__(
+        self,
+        z_dim: int | None = None,
+        z: Literal["normal", "uniform"] = "uniform",
+        categories: Sequence[int] = (10,),
+        continuous: int = 2,
+    ):
+        super().__init__(z_dim, z)
+        self.categories, self.continuous = list(categories), continuous
+        if not self.codes or continuous < 0 or min(self.categories, default=2) < 2:
+            raise ValueError(
+                f"task.categories={self.categories}, task.continuous={continuous}: there must be a code, and each "
+                "category at least 2 values"
+            )
+
+    @property
+    def codes(self) -> int:
+        """Length of all codes together."""
+        return sum(self.categories) + self.continuous
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if self.z_dim < self.codes:  # type: ignore[operator]
+            raise ValueError(f"z_dim={self.z_dim} is all that G starts from, and the codes take {self.codes} of it")
+
+    def noise(self, rng: SampleRNG) -> Tensor:
+        z = super().noise(rng)
+        chosen = [F.one_hot(rng.integers(n), n).to(z) for n in self.categories]
+        continuous = 2 * rng.uniform(self.continuous) - 1
+        return torch.cat([z[:, : z.shape[1] - self.codes], *chosen, continuous.to(z)], 1)
