@@ -177,3 +177,18 @@ class Codes(Generate):
         chosen = [F.one_hot(rng.integers(n), n).to(z) for n in self.categories]
         continuous = 2 * rng.uniform(self.continuous) - 1
         return torch.cat([z[:, : z.shape[1] - self.codes], *chosen, continuous.to(z)], 1)
+
+
+class Progressive(Generate):
+    """From noise to data, with a G that grows: the reals have as much detail as G's fakes have by then."""
+
+    def __init__(self, z_dim: int | None = None, z: Literal["normal", "uniform"] = "normal"):
+        super().__init__(z_dim, z)
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if not hasattr(gan.G, "faded"):
+            raise ValueError(f"{type(gan.G).__name__} does not grow, as task=progressive needs it: use model=progan")
+
+    def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
+        return output_of(G, batch.inputs, batch.cond), G.faded(batch.real)  # type: ignore[operator]
