@@ -192,3 +192,21 @@ class Progressive(Generate):
 
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         return output_of(G, batch.inputs, batch.cond), G.faded(batch.real)  # type: ignore[operator]
+
+
+class MultiScale(Generate):
+    """From noise to data at several scales: D sees (largest, ..., smallest), of the fakes as G makes them, with the
+    smaller ones as its aux; of the reals by averaging pixels."""
+
+    def __init__(self, z_dim: int | None = None, z: Literal["normal", "uniform"] = "normal"):
+        super().__init__(z_dim, z)
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if not hasattr(gan.G, "scales"):
+            raise ValueError(f"{type(gan.G).__name__} makes images of one size: task=multiscale needs model=msggan")
+
+    def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
+        output = output_of(G, batch.inputs, batch.cond)
+        smaller = [F.avg_pool2d(batch.real, batch.real.shape[-1] // x.shape[-1]) for x in output.aux]
+        return (output.fake, *output.aux), (batch.real, *smaller)

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ import torch.nn.functional as F
 from play import LinearD, game, phase, play
 
 from ganlab.losses import Wasserstein
-from ganlab.models import progan
+from ganlab.models import msggan, progan
 from ganlab.nn.equalized import EqualizedConv2d, EqualizedLinear, PixelNorm
-from ganlab.tasks import Progressive
+from ganlab.phase import Batch
+from ganlab.tasks import MultiScale, Progressive
 from ganlab.terms.consistency import Drift
 from ganlab.terms.penalties import GradientPenalty
 
@@ -213,6 +215,59 @@ def test_drift_by_hand():
     assert Drift()(phase(real=real, fake=real, D=several)).tolist() == [(4 + 16) / 2, (9 + 36) / 2]
 
 
-def test_a_generator_that_does_not_grow_is_refused():
+def test_generators_that_do_not_fit_the_task_are_refused():
     with pytest.raises(ValueError, match="model=progan"):
         game(task=Progressive())
+    with pytest.raises(ValueError, match="model=msggan"):
+        game(task=MultiScale())
+
+
+def test_msggan_speaks_at_every_scale():
+    """D is shown G's image at each scale from the features of that scale, beside the real averaged down to it."""
+    torch.manual_seed(0)
+    G = msggan.Generator([2, 16, 24], z_dim=6, width=8)
+    z, real = torch.randn(3, 6), images(3, 2, 16, 24)
+    fakes, reals = MultiScale(6).play(G, Batch(z, real))
+    h = z
+    for i in range(3):
+        h = G.blocks[i](h)
+        assert torch.equal(fakes[2 - i], G.to_image[i](h))
+    assert [x.shape[2:] for x in fakes] == [x.shape[2:] for x in reals] == [(16, 24), (8, 12), (4, 6)]
+    assert torch.equal(reals[0], real)
+    for x, n in zip(reals[1:], (2, 4), strict=True):
+        corner = real[1, 0, n : 2 * n, 2 * n : 3 * n]
+        assert x[1, 0, 1, 2].item() == pytest.approx(sum(corner.flatten().tolist()) / n**2, abs=1e-6)
+
+
+def test_every_scale_reaches_d_and_gets_a_gradient_of_its_own():
+    torch.manual_seed(0)
+    D = msggan.Discriminator([3, 32, 32], width=8)
+    scales = [images(4, 3, size, size).requires_grad_() for size in (32, 16, 8, 4)]
+    logits = D(scales)
+    assert logits.shape == (4,)
+    logits.sum().backward()
+    assert all(x.grad.abs().sum(1).amin() > 0 for x in scales)  # at each place
+    for i in range(4):
+        changed = [x + (j == i) for j, x in enumerate(scales)]
+        assert not torch.allclose(D(changed), logits)
+
+
+def test_msggan_1024_has_the_layers_of_the_paper():
+    """Counted by hand: ProGAN's blocks; in D every block sees 3 more channels, the image, and 1 of deviation."""
+    sizes = [512, 512, 512, 512, 256, 128, 64, 32, 16]
+    conv = lambda a, b, k=3: a * b * k * k + b
+    with torch.device("meta"):
+        G, D = msggan.Generator([3, 1024, 1024]), msggan.Discriminator([3, 1024, 1024])
+    assert count(G) == 23_079_115
+    blocks = sum(conv(b + (4 if b > 16 else 1), b) + conv(b, a) for a, b in pairwise(sizes))
+    assert count(D) == conv(3, 16, 1) + blocks + conv(516, 512) + conv(512, 512, 4) + 513
+
+
+def test_a_penalty_on_each_scale_by_hand():
+    """D = a.x + b.y: the mean of (|a| - 1)^2 and (|b| - 1)^2, or (|(a, b)| - 1)^2 at once."""
+    a, b = LinearD([3.0, 4.0]), LinearD([12.0])  # norms 5 and 12, together 13
+    D = lambda pair: a(pair[0]) + b(pair[1])
+    real, fake = ((torch.randn(3, 2).double(), torch.randn(3, 1).double()) for _ in range(2))
+    value = lambda **kwargs: GradientPenalty(**kwargs)(phase(real=real, fake=fake, D=D, n=3))
+    assert torch.allclose(value(each=True), torch.tensor((16.0 + 121) / 2).double())
+    assert torch.allclose(value(), torch.tensor(144.0).double())

@@ -7,7 +7,6 @@ Images have their full size at every level: what is small is spread over it, and
 are scaled on both ways so that a gradient penalty and G receive those of the small image, as in the paper.
 """
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,22 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganlab.nn.equalized import EqualizedConv2d, EqualizedLinear, PixelNorm
-from ganlab.nn.minibatch import MinibatchStd
+from ganlab.nn.equalized import EqualizedConv2d
+from ganlab.nn.growing import GAIN, layer, maps, upwards, verdict
 from ganlab.nn.pyramid import image_shape, pyramid
-
-GAIN = math.sqrt(2)  # He et al. 2015, as the paper has it before leaky ReLUs
-
-
-def maps(width: int, capacity: int, doublings: int) -> list[int]:
-    """Channels from the smallest map to the largest."""
-    return [min(width, max(1, capacity // (4 * 2**level))) for level in range(doublings + 1)]
-
-
-def layer(have: int, out: int, norm: bool) -> list[nn.Module]:
-    """3x3, activation, and in G pixel norm."""
-    conv = EqualizedConv2d(have, out, 3, padding=1, gain=GAIN)
-    return [conv, nn.LeakyReLU(0.2), *([PixelNorm()] if norm else [])]
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
@@ -105,23 +91,11 @@ class Generator(Growing):
         stage_kimg: float = 600.0, fade_kimg: float = 600.0,
     ):  # fmt: skip
         channels, height, breadth = image_shape(shape, "progan")
-        doublings, (h, w) = pyramid(height, breadth, "progan")
+        doublings, base = pyramid(height, breadth, "progan")
         super().__init__(doublings, stage_kimg, fade_kimg)
         self.z_dim = z_dim
         sizes = maps(width, capacity, doublings)
-        first = nn.Sequential(
-            PixelNorm(),
-            nn.Unflatten(1, (z_dim, 1, 1)),
-            EqualizedConv2d(z_dim, sizes[0], (h, w), padding=(h - 1, w - 1), gain=GAIN),  # [N, sizes[0], h, w]
-            nn.LeakyReLU(0.2),
-            PixelNorm(),
-            *layer(sizes[0], sizes[0], norm=True),
-        )
-        grown = [
-            nn.Sequential(nn.Upsample(scale_factor=2.0), *layer(have, out, norm=True), *layer(out, out, norm=True))
-            for have, out in pairwise(sizes)
-        ]
-        self.blocks = nn.ModuleList([first, *grown])
+        self.blocks = upwards(z_dim, sizes, base)
         self.to_image = nn.ModuleList(EqualizedConv2d(size, channels, 1) for size in sizes)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -146,19 +120,8 @@ class Discriminator(Growing):
         doublings, base = pyramid(height, breadth, "progan")
         super().__init__(doublings, stage_kimg, fade_kimg)
         sizes = maps(width, capacity, doublings)
-        last = nn.Sequential(
-            MinibatchStd(),
-            *layer(sizes[0] + 1, sizes[0], norm=False),
-            EqualizedConv2d(sizes[0], sizes[0], base, gain=GAIN),  # [N, sizes[0], 1, 1]
-            nn.LeakyReLU(0.2),
-            nn.Flatten(),
-            EqualizedLinear(sizes[0], 1),
-        )
-        grown = [
-            nn.Sequential(*layer(have, have, norm=False), *layer(have, out, norm=False), nn.AvgPool2d(2))
-            for out, have in pairwise(sizes)
-        ]
-        self.blocks = nn.ModuleList([last, *grown])
+        rest = [nn.Sequential(*layer(have, have), *layer(have, out), nn.AvgPool2d(2)) for out, have in pairwise(sizes)]
+        self.blocks = nn.ModuleList([verdict(sizes[0], sizes[0], base), *rest])
         self.from_image = nn.ModuleList(
             nn.Sequential(EqualizedConv2d(channels, size, 1, gain=GAIN), nn.LeakyReLU(0.2)) for size in sizes
         )
