@@ -274,3 +274,35 @@ class Moved(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         return self.call(*inputs)
+
+
+class Equilibrium(Loss):
+    """L(x) - k L(G(z)) against L(G(z)), where -L is the logit: for a D that is an autoencoder, whose error is L. k
+    moves so that L(G(z)) stays at gamma L(x) (Berthelot et al. 2017, arXiv:1703.10717, section 3.4).
+
+    gamma      share of the reals' error that the fakes' error is held at, in (0, 1]; smaller: better and less varied
+    lambda_k   step of k, per move of D; k starts at 0
+    """
+
+    boundary = None
+    k: Tensor
+
+    def __init__(self, gamma: float = 0.5, lambda_k: float = 0.001, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not 0 < gamma <= 1:
+            raise ValueError(f"loss.gamma={gamma}: must be above 0 and at most 1")
+        if lambda_k <= 0:
+            raise ValueError(f"loss.lambda_k={lambda_k}: must be above 0")
+        self.gamma, self.lambda_k = gamma, lambda_k
+        self.register_buffer("k", torch.zeros(()))
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        return self.k * self.fakes(phase, lambda y: y) - self.reals(phase, lambda x: x)
+
+    def generator(self, phase: Phase) -> Tensor:
+        return -self.fakes(phase, lambda y: y)
+
+    def after_move(self, phase: Phase) -> None:
+        if phase.player == "D":
+            real, fake = (-phase.mean(each(lambda t: t, side.logits)) for side in (phase.on_real, phase.on_fake))
+            self.k.add_(self.lambda_k * (self.gamma * real - fake)).clamp_(0, 1)

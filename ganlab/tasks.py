@@ -153,3 +153,78 @@ def points_as_picture(x: Tensor, extent: float, resolution: int = 256) -> Tensor
         (resolution - 1 - cell[:, 1], cell[:, 0]), torch.ones(len(cell), device=x.device), accumulate=True
     )
     return 2 * (counts / 3).clamp(max=1)[None, None] - 1
+
+
+class Codes(Generate):
+    """From noise and codes, which D is to read off the fakes (`ganlab.terms.information`). G's input [N, z_dim] is
+    noise, then for each categorical code its one-hot vector, then the continuous codes, uniform in [-1, 1].
+
+    z_dim        length of it all; None: G's own `z_dim`
+    z            the noise: "normal", or "uniform" in [-1, 1]
+    categories   number of values of each categorical code
+    continuous   number of continuous codes
+    """
+
+    def __init__(
+        self,
+        z_dim: int | None = None,
+        z: Literal["normal", "uniform"] = "uniform",
+        categories: Sequence[int] = (10,),
+        continuous: int = 2,
+    ):
+        super().__init__(z_dim, z)
+        self.categories, self.continuous = list(categories), continuous
+        if not self.codes or continuous < 0 or min(self.categories, default=2) < 2:
+            raise ValueError(
+                f"task.categories={self.categories}, task.continuous={continuous}: there must be a code, and each "
+                "category at least 2 values"
+            )
+
+    @property
+    def codes(self) -> int:
+        """Length of all codes together."""
+        return sum(self.categories) + self.continuous
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if self.z_dim < self.codes:  # type: ignore[operator]
+            raise ValueError(f"z_dim={self.z_dim} is all that G starts from, and the codes take {self.codes} of it")
+
+    def noise(self, rng: SampleRNG) -> Tensor:
+        z = super().noise(rng)
+        chosen = [F.one_hot(rng.integers(n), n).to(z) for n in self.categories]
+        continuous = 2 * rng.uniform(self.continuous) - 1
+        return torch.cat([z[:, : z.shape[1] - self.codes], *chosen, continuous.to(z)], 1)
+
+
+class Progressive(Generate):
+    """From noise to data, with a G that grows: the reals have as much detail as G's fakes have by then."""
+
+    def __init__(self, z_dim: int | None = None, z: Literal["normal", "uniform"] = "normal"):
+        super().__init__(z_dim, z)
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if not hasattr(gan.G, "faded"):
+            raise ValueError(f"{type(gan.G).__name__} does not grow, as task=progressive needs it: use model=progan")
+
+    def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
+        return output_of(G, batch.inputs, batch.cond), G.faded(batch.real)  # type: ignore[operator]
+
+
+class MultiScale(Generate):
+    """From noise to data at several scales: D sees (largest, ..., smallest), of the fakes as G makes them, with the
+    smaller ones as its aux; of the reals by averaging pixels."""
+
+    def __init__(self, z_dim: int | None = None, z: Literal["normal", "uniform"] = "normal"):
+        super().__init__(z_dim, z)
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if not hasattr(gan.G, "scales"):
+            raise ValueError(f"{type(gan.G).__name__} makes images of one size: task=multiscale needs model=msggan")
+
+    def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
+        output = output_of(G, batch.inputs, batch.cond)
+        smaller = [F.avg_pool2d(batch.real, batch.real.shape[-1] // x.shape[-1]) for x in output.aux]
+        return (output.fake, *output.aux), (batch.real, *smaller)

@@ -33,6 +33,7 @@ FORMULAS = {
     "Hinge": (mean([max(0, 1 - x) for x in REAL]) + mean([max(0, 1 + y) for y in FAKE]), -mean(FAKE)),
     "Wasserstein": (mean(FAKE) - mean(REAL), -mean(FAKE)),
     "ClippedWasserstein": (mean(FAKE) - mean(REAL), -mean(FAKE)),
+    "Equilibrium": (-mean(REAL), -mean(FAKE)),  # k starts at 0
     "Relativistic": (mean([softplus(y - x) for x, y in pairs]), mean([softplus(x - y) for x, y in pairs])),
 }
 COMPOSED = {"Unrolled"}  # of another loss

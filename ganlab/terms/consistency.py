@@ -92,3 +92,14 @@ class LeCam(Term):
             for average, side in ((self.on_real, phase.on_real), (self.on_fake, phase.on_fake)):
                 logits = torch.cat([part.flatten() for part in rows(side)])
                 average.lerp_(phase.mean(logits).to(average), 1 - self.decay)
+
+
+class Drift(Term):
+    """D(x)^2 on the reals: keeps a critic's opinion, of which only differences count, from drifting away from 0 (Karras
+    et al. 2018, arXiv:1710.10196, appendix A.1)."""
+
+    def __init__(self, weight: Any = 0.001, every: int = 1, **kwargs: Any):
+        super().__init__(weight, every, **kwargs)
+
+    def forward(self, phase: Phase) -> Tensor:
+        return torch.stack([logits.square().mean(1) for logits in rows(phase.on_real)]).mean(0)

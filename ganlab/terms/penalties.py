@@ -69,11 +69,15 @@ class GradientPenalty(Penalty):
     (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3; the weight is lambda, 10 there).
 
     one_sided   only norms above the target are penalised (same paper, section 4, "two-sided penalty")
+    each        where D is shown several tensors: the mean of the penalties on each; otherwise one norm runs over all
     """
 
-    def __init__(self, weight: Any = 10.0, every: int = 1, target: float = 1.0, one_sided: bool = False, **kwargs: Any):
+    def __init__(
+        self, weight: Any = 10.0, every: int = 1, target: float = 1.0, one_sided: bool = False, each: bool = False,
+        **kwargs: Any,
+    ):  # fmt: skip
         super().__init__(weight, every, **kwargs)
-        self.target, self.one_sided = target, one_sided
+        self.target, self.one_sided, self.each = target, one_sided, each
 
     def check(self, gan: Any) -> None:
         super().check(gan)
@@ -94,9 +98,10 @@ class GradientPenalty(Penalty):
 
     def penalty(self, phase: Phase) -> Tensor:
         x = tree_map(lambda t: t.detach().requires_grad_(), self.points(phase))
-        squared = squared_norm(input_gradient(phase.judge(x, phase.batch.cond), x))
+        gradients = input_gradient(phase.judge(x, phase.batch.cond), x)
+        squared = torch.stack([squared_norm(part) for part in ([[g] for g in gradients] if self.each else [gradients])])
         excess = squared.clamp_min(1e-24).sqrt() - self.target  # the clamp keeps the gradient of sqrt finite at 0
-        return (excess.relu() if self.one_sided else excess).square()
+        return (excess.relu() if self.one_sided else excess).square().mean(0)
 
 
 class DRAGAN(GradientPenalty):
