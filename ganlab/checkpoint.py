@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
 
 from ganlab.files import atomic
-from ganlab.phase import wrap
-from ganlab.rng import IndexedRNG
+from ganlab.phase import micro, wrap
+from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
 
 FORMAT = 1
 
@@ -121,6 +123,23 @@ def plain(value: Any) -> bool:
     return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
 
 
+class Truncated(nn.Module):
+    """A task that draws its normal noise from within [-threshold, threshold]; all else is the task's own."""
+
+    def __init__(self, task: nn.Module, threshold: float):
+        super().__init__()
+        self.task, self.threshold = task, threshold
+
+    def draw(self, rng: SampleRNG, cond: Any = None) -> Any:
+        return self.task.draw(TruncatedRNG(rng, self.threshold), cond)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.task, name)
+
+
 class Sampler(nn.Module):
     """A trained generator with its task: makes the samples that `GAN.generate` makes."""
 
@@ -167,14 +186,53 @@ class Sampler(nn.Module):
         return next(self.G.parameters()).device
 
     def truncate(self, truncation: float) -> None:
-        """Trades variety for typicality in all further samples.
+        """Trades variety for typicality in all further samples: G's own truncation where its forward takes one, else
+        normal noise from within [-truncation, truncation] (Brock et al. 2019, arXiv:1809.11096, section 3.1).
 
         Raises:
-            ValueError: G's forward takes no `truncation`
+            ValueError: it is no such number, or the task draws no normal noise
         """
-        if "truncation" not in inspect.signature(self.G.forward).parameters:
-            raise ValueError(f"truncation={truncation}: {type(self.G).__name__} has no truncation")
-        self.options = {"truncation": truncation}
+        if not isinstance(truncation, (int, float)) or isinstance(truncation, bool):
+            raise ValueError(f"truncation={truncation!r}: must be a number")
+        if "truncation" in inspect.signature(self.G.forward).parameters:
+            self.options = {"truncation": truncation}
+            return
+        if not truncation > 0:
+            raise ValueError(f"truncation={truncation}: normal noise is cut off there, so it must be above 0")
+        rng = TruncatedRNG(IndexedRNG(0, range(1)), truncation)
+        self.task.draw(rng)
+        if not rng.used:
+            raise ValueError(
+                f"truncation={truncation}: {type(self.G).__name__} has none of its own, and its noise is not normal"
+            )
+        self.task = Truncated(self.task, truncation)
+
+    @torch.no_grad()
+    def standing(self, n: int, batch_size: int = 256, seed: int = 0) -> None:
+        """Makes batch norm's averages anew, as they are over samples 0 .. n - 1 in equal batches of about `batch_size`:
+        "standing statistics" (Brock et al. 2019, arXiv:1809.11096, section 3.1 and appendix B). After `truncate`, they
+        are those of truncated samples.
+
+        Raises:
+            ValueError: G has no batch norm, or n is below 2
+        """
+        layers = [layer for layer in self.G.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+        if not layers:
+            raise ValueError(f"standing={n}: {type(self.G).__name__} has no batch norm: set standing=0")
+        if not isinstance(n, int) or n < 2:
+            raise ValueError(f"standing={n!r}: must be a whole number of at least 2, or 0 for the averages of training")
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain average of all batches
+            layer.train()
+        for rows in tqdm(
+            micro(n, min(-(-n // batch_size), n // 2)), desc="standing statistics", leave=False, disable=None
+        ):
+            self.generate(rows.start, rows.stop - rows.start, seed)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
 
     @torch.no_grad()
     def forward(self, inputs: Any, cond: Any = None) -> Any:

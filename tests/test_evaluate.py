@@ -118,7 +118,7 @@ def test_images_are_scored_against_sets_folders_and_published_statistics(tmp_pat
         (["fakes=grey.npz", "seeds=[]"], "must be a list of whole numbers"),
         (["fakes=grey.npz", "seeds=1"], "must be a list of whole numbers"),
         (["fakes=grey.npz", "n=1"], "^n=1: must be a whole number of at least 2"),
-        (["fakes=grey.npz", "truncation=0.5"], "truncation, seeds and generator are for generators"),
+        (["fakes=grey.npz", "truncation=0.5"], "truncation, standing, seeds and generator are for generators"),
         (["fakes=test", "data=digits", "split=valid"], "split=valid: must be train or test"),
         (["fakes=grey.npz", "devices=0"], "^devices=0"),
         (["fakes=grey.npz", "accelerator=gpu"], "there is no GPU here"),
