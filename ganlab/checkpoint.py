@@ -126,9 +126,10 @@ def plain(value: Any) -> bool:
 class Truncated(nn.Module):
     """A task that draws its normal noise from within [-threshold, threshold]; all else is the task's own."""
 
-    def __init__(self, task: nn.Module, threshold: float):
+    def __init__(self, task: Any, threshold: float):
         super().__init__()
-        self.task, self.threshold = task, threshold
+        self.task: Any = task
+        self.threshold = threshold
 
     def draw(self, rng: SampleRNG, cond: Any = None) -> Any:
         return self.task.draw(TruncatedRNG(rng, self.threshold), cond)
@@ -226,9 +227,8 @@ class Sampler(nn.Module):
             layer.reset_running_stats()
             layer.momentum = None  # the plain average of all batches
             layer.train()
-        for rows in tqdm(
-            micro(n, min(-(-n // batch_size), n // 2)), desc="standing statistics", leave=False, disable=None
-        ):
+        batches = micro(n, min(-(-n // batch_size), n // 2))
+        for rows in tqdm(batches, desc="standing statistics", leave=False, disable=None):
             self.generate(rows.start, rows.stop - rows.start, seed)
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -37,7 +37,7 @@ def sample(
     from ganlab.checkpoint import Sampler
     from ganlab.files import atomic
     from ganlab.pictures import WALKS, interpolated, save_sheet
-    from ganlab.styles import mixed
+    from ganlab.styles import check, mixed
 
     for key, value in (("n", n), ("batch_size", batch_size), ("columns", columns)):
         if not isinstance(value, int) or value < 1:
@@ -62,7 +62,7 @@ def sample(
             has = f"labels 0 to {known - 1}" if known else "no labels"
             raise ValueError(f"classes={classes}: this generator has {has}")
     if styles:
-        mixed(sampler, 1, 1, seed, None, scale)  # refuses what has no styles, before anything is written
+        check(sampler.G, f"styles={styles}", scale)
     if standing:
         sampler.standing(standing, batch_size)
     name = f"{Path(checkpoint).stem}_seed_{seed}" + (f"_truncation_{truncation:g}" if truncation is not None else "")

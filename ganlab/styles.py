@@ -21,6 +21,14 @@ def has_styles(G: nn.Module) -> bool:
     return hasattr(G, "mapping") and hasattr(G, "synthesis")
 
 
+def check(G: nn.Module, given: str, scale: str = "coarse") -> None:
+    """Raises ValueError where G has no styles to mix, or none of this scale; given: the key that asks for them."""
+    if not has_styles(G):
+        raise ValueError(f"{given}: {type(G).__name__} has no mapping and synthesis, so no styles")
+    if scale not in SCALES:
+        raise ValueError(f"scale={scale}: must be {', '.join(SCALES)}")
+
+
 @torch.no_grad()
 def style_layers(gan: Any) -> int:
     """How many styles an image is made of: as many as `synthesis` is handed when G makes one."""
@@ -76,10 +84,7 @@ def mixed(
     Raises:
         ValueError: G has no styles, or there is no such scale
     """
-    if not has_styles(gan.G):
-        raise ValueError(f"styles={rows}: {type(gan.G).__name__} has no mapping and synthesis: set styles=0")
-    if scale not in SCALES:
-        raise ValueError(f"scale={scale}: must be coarse, middle or fine")
+    check(gan.G, f"styles={rows}", scale)
     z, cond = gan.task.draw(IndexedRNG(seed, range(rows + columns), gan.device, gan.dtype), cond)
     w = mapped(gan, z, cond)
     ws = w[:, None].repeat(1, style_layers(gan), 1)

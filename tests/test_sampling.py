@@ -191,7 +191,7 @@ def test_styles_are_counted_and_their_generator_left_as_it_was():
     sampler = Sampler(Styled(), Generate())
     assert style_layers(sampler) == 6
     assert "synthesis" not in vars(sampler.G)
-    with pytest.raises(ValueError, match="has no mapping and synthesis"):
+    with pytest.raises(ValueError, match="has no mapping and synthesis, so no styles"):
         mixed(Sampler(dcgan.Generator([1, 16, 16], width=8), Generate()), 1, 1)
-    with pytest.raises(ValueError, match="must be coarse, middle or fine"):
+    with pytest.raises(ValueError, match="must be coarse, middle, fine"):
         mixed(sampler, 1, 1, scale="large")

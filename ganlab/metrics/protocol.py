@@ -48,7 +48,7 @@ class Protocol:
         agreed = [self.fingerprint, self.n_fake, self.extractor, self.truncation, settings]
         agreed += [self.n_real] if settings.get("reals") else []
         agreed += [self.fakes] if self.fakes in ("G", "G_ema") else []
-        agreed += [["standing", *self.standing]] if self.standing else []
+        agreed += [{"standing": list(self.standing)}] if self.standing else []
         return hashlib.blake2b(json.dumps(agreed, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def text(self) -> str:
