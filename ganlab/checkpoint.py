@@ -178,6 +178,19 @@ class Sampler(nn.Module):
         sampler.kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
         return sampler
 
+    def at(self, device: str) -> "Sampler":
+        """On this device, "auto" being the best there is.
+
+        Raises:
+            ValueError: there is no such device here
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        try:
+            return self.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device={device} can't be used here: {error}") from None
+
     @property
     def dtype(self) -> torch.dtype:
         return next(self.G.parameters()).dtype

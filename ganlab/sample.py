@@ -48,12 +48,7 @@ def sample(
     if interpolation not in WALKS:
         raise ValueError(f"interpolation={interpolation}: must be {' or '.join(WALKS)}")
     classes = [classes] if isinstance(classes, int) else classes
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        sampler = Sampler.load(checkpoint, trust).to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={device} can't be used here: {error}") from None
+    sampler = Sampler.load(checkpoint, trust).at(device)
     if truncation is not None:
         sampler.truncate(truncation)
     known = getattr(sampler.task, "classes", None)
@@ -73,7 +68,7 @@ def sample(
         made = []
         for first in tqdm(range(start, start + n, batch_size), desc=f"samples {prefix}".strip("_ "), disable=None):
             count = min(batch_size, start + n - first)
-            cond = None if label is None else torch.full((count,), label, device=device)
+            cond = None if label is None else torch.full((count,), label, device=sampler.device)
             made.append(sampler.generate(first, count, seed, cond).cpu())
         fakes = torch.cat(made)
         pictures = sampler.task.show(fakes)
@@ -81,11 +76,11 @@ def sample(
             for i, picture in enumerate(fakes):
                 save_sheet(picture[None], folder / f"{prefix}{start + i:06d}.png", 1, padding=0)
             if interpolations:
-                cond = None if label is None else torch.full((2 * interpolations,), label, device=device)
+                cond = None if label is None else torch.full((2 * interpolations,), label, device=sampler.device)
                 walks = interpolated(sampler, interpolations, columns, seed, cond, WALKS[interpolation])
                 save_sheet(walks, folder / f"{prefix}interpolation.png", columns)
             if styles:
-                cond = None if label is None else torch.full((styles + columns,), label, device=device)
+                cond = None if label is None else torch.full((styles + columns,), label, device=sampler.device)
                 table = mixed(sampler, styles, columns, seed, cond, scale)
                 save_sheet(table, folder / f"{prefix}styles.png", columns + 1)
         else:
