@@ -123,6 +123,29 @@ def plain(value: Any) -> bool:
     return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
 
 
+def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
+    """(D of a checkpoint, the same D before any training), on the CPU, in eval mode.
+
+    trust   packages, besides ganlab, whose classes may be built
+
+    Raises:
+        ValueError: it has none, or see `load` and `build`
+    """
+    content = load(path)
+    config = content["ganlab"]["config"]
+    if not isinstance(config, Mapping) or not config.get("discriminator"):
+        raise ValueError(f"checkpoint={path} has no discriminator")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        nets = [build(config["discriminator"], ("ganlab.models", *trust), "discriminator") for _ in range(2)]
+    state = {k.removeprefix("D."): v for k, v in content["state_dict"].items() if k.startswith("D.")}
+    try:
+        nets[0].load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint={path}: its weights do not fit the discriminator: {error}") from None
+    return nets[0].eval().requires_grad_(False), nets[1].eval().requires_grad_(False)
+
+
 class Truncated(nn.Module):
     """A task that draws its normal noise from within [-threshold, threshold]; all else is the task's own."""
 
