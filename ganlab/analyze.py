@@ -44,8 +44,16 @@ def analyze(settings: dict[str, Any]) -> Path:
     parts = settings["parts"]
     if not isinstance(parts, list) or not parts or set(parts) - PARTS.keys():
         raise ValueError(f"parts={parts}: must be some of [{','.join(PARTS)}]")
+    for key in ("seed", "label", "n_real"):
+        if not isinstance(settings[key], int) and not (key == "n_real" and settings[key] is None):
+            raise ValueError(f"{key}={settings[key]!r}: must be a whole number")
+    if not isinstance(settings["reach"], (int, float)):
+        raise ValueError(f"reach={settings['reach']!r}: must be a number of deviations")
     check_targets("extractor", settings["extractor"], hydra.utils.get_object)
     sampler = Sampler.load(settings["checkpoint"], settings["trust"]).at(settings["device"])
+    classes = getattr(sampler.task, "classes", None)
+    if classes and not 0 <= settings["label"] < classes:
+        raise ValueError(f"label={settings['label']}: this generator has labels 0 to {classes - 1}")
     data = made(settings["data"])
     shape = list(sampler.generate(0, 1).shape[1:])
     if len(shape) != 3:
@@ -148,11 +156,13 @@ def look_at_neighbours(subject: Subject) -> str:
 
     reals, fakes = subject.reals[0], subject.fakes
     k, rows = subject.settings["k"], min(subject.settings["rows"], len(fakes))
-    found = {"pixels": neighbours(reals.flatten(1), fakes.flatten(1), k)}
+    device = subject.sampler.device
+    near_of = lambda real, fake: neighbours(real.to(device), fake.to(device), k)
+    found = {"pixels": near_of(reals.flatten(1), fakes.flatten(1))}
     missing = ""
     if subject.extractor.name != "pixels":
         try:
-            found[subject.extractor.name] = neighbours(subject.seen(reals), subject.seen(fakes), k)
+            found[subject.extractor.name] = near_of(subject.seen(reals), subject.seen(fakes))
         except (ValueError, Unavailable) as error:
             missing = f"\n             by {subject.extractor.name} skipped: {error}"
     for name, near in found.items():

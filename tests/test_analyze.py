@@ -293,12 +293,15 @@ def test_parts_that_do_not_apply_say_why_and_the_others_go_on(tmp_path, capsys):
     ("given", "message"),
     [
         (["parts=[fid]"], r"must be some of \[neighbours,directions,probe,confusion\]"),
+        (["label=12"], "label=12: this generator has labels 0 to 9"),
+        (["n_real=some"], "n_real='some': must be a whole number"),
         (["k=0"], "k=0: must be a whole number of at least 1"),
         (["data=digits", "data.size=32"], r"images of \[1, 16, 16\] and the data are of \[1, 32, 32\]: set data.size"),
         (["checkpoint=nowhere.ckpt"], "there is no such file"),
     ],
 )
 def test_what_can_not_be_analysed_is_refused_with_the_reason(given, message, tmp_path):
+    path = conditional(tmp_path) if "label=12" in given else stored(tmp_path)
     with pytest.raises(ValueError, match=message):
-        analyze(settings(f"checkpoint={stored(tmp_path)}", f"output={tmp_path / 'out'}", "device=cpu", *given))
+        analyze(settings(f"checkpoint={path}", f"output={tmp_path / 'out'}", "device=cpu", *given))
     assert not (tmp_path / "out").exists()

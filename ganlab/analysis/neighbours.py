@@ -1,18 +1,24 @@
 """Nearest training images: does a generator repeat what it was shown?"""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ganlab.metrics.pairs import Block, PairScore, sweep
 
 
 class Nearest(PairScore):
-    """The k reals nearest to each fake, and to each real its own nearest other one."""
+    """The k reals nearest to each fake, and to each real its own nearest other one.
 
-    def __init__(self, k: int):
-        self.k = k
+    told   called after each block of pairs
+    """
+
+    def __init__(self, k: int, told: Callable[[], Any] = lambda: None):
+        self.k, self.told = k, told
 
     def begin(self, real: Tensor, fake: Tensor) -> None:
         none = lambda n, k: (
@@ -22,6 +28,7 @@ class Nearest(PairScore):
         self.of_fake, self.of_real = none(len(fake), self.k), none(len(real), 1)
 
     def within(self, side: str, block: Block) -> None:
+        self.told()
         if side != "real":
             return
         distances = block.distances
@@ -32,6 +39,7 @@ class Nearest(PairScore):
         self._show(self.of_real, block.i, distances, block.j)
 
     def between(self, block: Block) -> None:
+        self.told()
         self._show(self.of_fake, block.j, block.distances.T, block.i)
 
     @staticmethod
@@ -71,12 +79,15 @@ def neighbours(real: Tensor, fake: Tensor, k: int, size: int = 2048) -> Neighbou
     """
     if not 1 <= k < len(real):
         raise ValueError(f"k={k}: must be at least 1 and below the number of training images, {len(real)}")
-    nearest = Nearest(k)
-    sweep([nearest], real, fake, size)
+    r, f = (-(-len(x) // size) for x in (real, fake))
+    blocks = r * (r + 1) // 2 + f * (f + 1) // 2 + r * f
+    with tqdm(total=blocks, desc="distances", unit="block", leave=False, disable=None) as bar:
+        nearest = Nearest(k, bar.update)
+        sweep([nearest], real, fake, size)
     (distance, index), (own, other) = nearest.of_fake, nearest.of_real
     own, other = own[:, 0].sqrt(), other[:, 0]
     distance = distance.sqrt()
     copies = (distance[:, 0] < own[index[:, 0]]).double().mean().item()
     # left out, a real x is nearer to its neighbour y than y's other neighbours are exactly if x is y's nearest
     expected = (other[other] == torch.arange(len(real), device=real.device)).double().mean().item()
-    return Neighbours(distance, index, own[index[:, 0]], copies, expected)
+    return Neighbours(distance.cpu(), index.cpu(), own[index[:, 0]].cpu(), copies, expected)

@@ -34,7 +34,7 @@ class Features(nn.Module):
         handles = [layer.register_forward_pre_hook(keep) for layer in layers]
         try:
             self.D(x) if self.label is None else self.D(x, torch.full((len(x),), self.label, device=x.device))
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(f"{type(self.D).__name__} does not judge single images: {error}") from None
         finally:
             for handle in handles:
