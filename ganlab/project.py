@@ -77,6 +77,7 @@ def search(
     space = ("ws" if styled else "z") if space == "auto" else space
     shown = None if see is None else see(targets).detach()
     cond_of = lambda count: None if label is None else torch.full((count,), label, device=gan.device)
+    rng_of = lambda part, numbers: IndexedRNG(seed_of(seed, "projection", part), numbers, gan.device, gan.dtype)
 
     def image(latent: Any) -> Any:
         if space == "z":
@@ -91,7 +92,7 @@ def search(
         return loss if shown is None else loss + features * (see(x) - shown[of]).square().sum(1)
 
     with torch.no_grad():
-        latents, cond = gan.task.draw(IndexedRNG(seed, range(starts), gan.device, gan.dtype), cond_of(starts))
+        latents, cond = gan.task.draw(rng_of("starts", range(starts)), cond_of(starts))
         sigma, layers = torch.zeros((), device=gan.device), style_layers(gan) if space != "z" else 0
         if space != "z":
             latents = mapped(gan, latents, cond)
@@ -105,7 +106,7 @@ def search(
         begun = begun[:, None].repeat(1, layers, 1) if space == "ws" else begun
     latent = begun.clone().requires_grad_()
     optimizer = torch.optim.Adam([latent], lr)
-    rng = IndexedRNG(seed_of(seed, "projection"), range(first, first + n), gan.device, gan.dtype)
+    rng = rng_of("noise", range(first, first + n))
     for step in range(steps):
         done = step / steps
         optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / (0.05 * steps)) * (1 + math.cos(math.pi * done)) / 2
@@ -203,7 +204,7 @@ def project(
         np.savez(file, latent=whole.latent.numpy(), image=np.array([str(path) for path in paths]))
     write_text(folder / "table.csv", as_csv(rows))
     save_sheet(torch.stack([targets.cpu(), whole.start, whole.result], 1).flatten(0, 1), folder / "sheet.png", 3)
-    print(f"{len(rows)} images, PSNR {whole.psnr.mean():.1f} dB, {whole.psnr_start.mean():.1f} at the start")
+    print(f"PSNR {whole.psnr.mean():.1f} dB, {whole.psnr_start.mean():.1f} at the start, mean of {len(rows)}")
     print(f"target | start | result in {folder / 'sheet.png'}")
     return folder
 

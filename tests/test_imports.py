@@ -146,5 +146,5 @@ def test_the_core_can_be_read_in_one_sitting(file, most):
 def test_nothing_heavy_is_imported_before_the_config_is_composed():
     """The command line answers at once."""
     heavy = "{'torch', 'lightning', 'numpy'} & set(sys.modules)"
-    code = f"import sys, ganlab.train, ganlab.sample, ganlab.project, ganlab.sweep; print(*({heavy}))"
+    code = f"import sys, ganlab.train, ganlab.sample, ganlab.project, ganlab.analyze, ganlab.sweep; print(*({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
