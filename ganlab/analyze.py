@@ -70,7 +70,7 @@ def analyze(settings: dict[str, Any]) -> Path:
             try:
                 print(f"{part:<12} {PARTS[part](subject)}")
             except (ValueError, Unavailable) as error:
-                print(f"{part:<12} skipped: {error}")
+                print(f"{part:<12} skipped: {' '.join(str(error).split())}")
     print(f"pictures     {folder}")
     return folder
 
@@ -164,7 +164,7 @@ def look_at_neighbours(subject: Subject) -> str:
         try:
             found[subject.extractor.name] = near_of(subject.seen(reals), subject.seen(fakes))
         except (ValueError, Unavailable) as error:
-            missing = f"\n             by {subject.extractor.name} skipped: {error}"
+            missing = f"\n             by {subject.extractor.name} skipped: {' '.join(str(error).split())}"
     for name, near in found.items():
         first = near.distance[:, 0].argsort()[:rows]  # the likest come first
         pictures = torch.cat([fakes[first][:, None], reals[near.index[first]]], 1).flatten(0, 1)

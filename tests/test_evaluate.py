@@ -119,6 +119,8 @@ def test_images_are_scored_against_sets_folders_and_published_statistics(tmp_pat
         (["fakes=grey.npz", "seeds=1"], "must be a list of whole numbers"),
         (["fakes=grey.npz", "n=1"], "^n=1: must be a whole number of at least 2"),
         (["fakes=grey.npz", "truncation=0.5"], "truncation, standing, seeds and generator are for generators"),
+        (["fakes=grey.npz", "standing=100"], "truncation, standing, seeds and generator are for generators"),
+        (["fakes=grey.npz", "standing=-1"], "standing=-1: must be a number of samples"),
         (["fakes=test", "data=digits", "split=valid"], "split=valid: must be train or test"),
         (["fakes=grey.npz", "devices=0"], "^devices=0"),
         (["fakes=grey.npz", "accelerator=gpu"], "there is no GPU here"),
