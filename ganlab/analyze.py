@@ -86,15 +86,16 @@ class Subject:
     folder: Path
 
     @cached_property
-    def reals(self) -> tuple[Any, Any]:
-        """(uint8 [N, C, H, W], labels or None) of the training images that are compared with."""
+    def reals(self) -> tuple[Any, Any, Any]:
+        """(uint8 [N, C, H, W], labels or None, numbers in the set [N]) of the training images that are compared with."""
         from ganlab.metrics.scorer import chosen_of
 
         if self.data is None:
             raise ValueError("it needs the training images: give data=NAME")
         samples = self.data.split("train")
-        taken = samples.take(chosen_of(len(samples), self.settings["n_real"]))
-        return taken["real"], taken.get("label")
+        rows = chosen_of(len(samples), self.settings["n_real"])
+        taken = samples.take(rows)
+        return taken["real"], taken.get("label"), rows
 
     @cached_property
     def fakes(self) -> Any:
@@ -154,7 +155,7 @@ def look_at_neighbours(subject: Subject) -> str:
     from ganlab.pictures import save_sheet
     from ganlab.tables import as_csv
 
-    reals, fakes = subject.reals[0], subject.fakes
+    (reals, _, numbers), fakes = subject.reals, subject.fakes
     k, rows = subject.settings["k"], min(subject.settings["rows"], len(fakes))
     device = subject.sampler.device
     near_of = lambda real, fake: neighbours(real.to(device), fake.to(device), k)
@@ -170,7 +171,7 @@ def look_at_neighbours(subject: Subject) -> str:
         pictures = torch.cat([fakes[first][:, None], reals[near.index[first]]], 1).flatten(0, 1)
         save_sheet(as_floats(pictures), subject.folder / f"neighbours_{name}.png", k + 1)
         table = [
-            {"sample": i, "real": near.index[i, 0].item(), "distance": near.distance[i, 0].item(),
+            {"sample": i, "real": numbers[near.index[i, 0]].item(), "distance": near.distance[i, 0].item(),
              "its_own_nearest": near.own[i].item()}
             | {f"distance_{j + 1}": near.distance[i, j].item() for j in range(1, k)}
             for i in range(len(fakes))
@@ -229,7 +230,7 @@ def probe_discriminator(subject: Subject) -> str:
     from ganlab.metrics.scorer import chosen_of
     from ganlab.tables import as_csv
 
-    reals, labels = subject.reals
+    reals, labels, _ = subject.reals
     if labels is None or labels.dim() != 1:
         raise ValueError("the data have no classes to tell apart")
     rows = chosen_of(len(reals), subject.settings["labelled"])

@@ -87,7 +87,7 @@ def sefa(latents: Latents, dim: int) -> Tensor:
     answers = []  # rows of A^T, whatever kind of layer it is
     for part in units.split(32):
         record = latents.recorded(torch.cat([zero, part]))
-        answers.append(torch.cat([record[i][2][1:] - record[i][2][:1] for i in found], 1).double())
+        answers.append(torch.cat([record[i][2][1:] - record[i][2][:1] for i in found], 1).cpu().double())
     transposed = torch.cat(answers)
     return signed(torch.linalg.eigh(transposed @ transposed.T).eigenvectors.flip(1).T).to(like)
 
@@ -103,10 +103,10 @@ def pca(latents: Latents, latent: Tensor, count: int) -> Tensor:
     """
     if latents.layers:
         return signed(principal(latent, count)[0]).to(latent)
-    x = first_activation(latents, latent)
+    x = first_activation(latents, latent).cpu().double()
     components, _ = principal(x, count)
-    coordinates = (x.double() - x.double().mean(0)) @ components.T
-    fitted = torch.linalg.lstsq(coordinates, (latent - latent.mean(0)).double()).solution
+    coordinates = (x - x.mean(0)) @ components.T
+    fitted = torch.linalg.lstsq(coordinates, (latent - latent.mean(0)).cpu().double()).solution
     return signed(nn.functional.normalize(fitted, dim=1)).to(latent)
 
 
@@ -129,7 +129,8 @@ def first_activation(latents: Latents, z: Tensor) -> Tensor:
 
 def principal(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(components [count, d], one in each row; variances [count]) of x [n, d], in float64."""
-    x = x.double() - x.double().mean(0)
+    x = x.cpu().double()
+    x = x - x.mean(0)
     n, d = x.shape
     count = min(count, n - 1, d)
     if d <= n:

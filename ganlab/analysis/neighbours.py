@@ -87,7 +87,7 @@ def neighbours(real: Tensor, fake: Tensor, k: int, size: int = 2048) -> Neighbou
     (distance, index), (own, other) = nearest.of_fake, nearest.of_real
     own, other = own[:, 0].sqrt(), other[:, 0]
     distance = distance.sqrt()
-    copies = (distance[:, 0] < own[index[:, 0]]).double().mean().item()
+    copies = (distance[:, 0] < own[index[:, 0]]).float().mean().item()
     # left out, a real x is nearer to its neighbour y than y's other neighbours are exactly if x is y's nearest
-    expected = (other[other] == torch.arange(len(real), device=real.device)).double().mean().item()
+    expected = (other[other] == torch.arange(len(real), device=real.device)).float().mean().item()
     return Neighbours(distance.cpu(), index.cpu(), own[index[:, 0]].cpu(), copies, expected)
