@@ -87,7 +87,7 @@ class Subject:
 
     @cached_property
     def reals(self) -> tuple[Any, Any, Any]:
-        """(uint8 [N, C, H, W], labels or None, numbers in the set [N]) of the training images that are compared with."""
+        """Of the training images that are compared with: (uint8 [N, C, H, W], labels or None, numbers in the set)."""
         from ganlab.metrics.scorer import chosen_of
 
         if self.data is None:
