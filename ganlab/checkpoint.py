@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
 
 from ganlab.files import atomic
 from ganlab.networks import normalise
-from ganlab.phase import wrap
-from ganlab.rng import IndexedRNG
+from ganlab.phase import micro, wrap
+from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
 
 FORMAT = 1
 
@@ -118,6 +120,12 @@ def build(config: Any, allowed: Sequence[str], what: str) -> Any:
     return found(**arguments)
 
 
+def reshape(net: nn.Module, config: Mapping[str, Any], player: str) -> None:
+    """Gives a network the parameters that the run's changes to it brought along."""
+    if ((config.get("networks") or {}).get(player) or {}).get("spectral"):
+        normalise(net)
+
+
 def plain(value: Any) -> bool:
     """Whether it is made of numbers, text, None, lists and dicts alone, with no interpolation and no target in it."""
     if isinstance(value, Mapping):
@@ -125,6 +133,49 @@ def plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(plain, value))
     return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
+
+
+def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
+    """(D of a checkpoint, the same D before any training), on the CPU, in eval mode.
+
+    trust   packages, besides ganlab, whose classes may be built
+
+    Raises:
+        ValueError: it has none, or see `load` and `build`
+    """
+    content = load(path)
+    config = content["ganlab"]["config"]
+    if not isinstance(config, Mapping) or not config.get("discriminator"):
+        raise ValueError(f"checkpoint={path} has no discriminator")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        nets = [build(config["discriminator"], ("ganlab.models", *trust), "discriminator") for _ in range(2)]
+    state = {k.removeprefix("D."): v for k, v in content["state_dict"].items() if k.startswith("D.")}
+    for net in nets:
+        reshape(net, config, "D")
+    try:
+        nets[0].load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint={path}: its weights do not fit the discriminator: {error}") from None
+    return nets[0].eval().requires_grad_(False), nets[1].eval().requires_grad_(False)
+
+
+class Truncated(nn.Module):
+    """A task that draws its normal noise from within [-threshold, threshold]; all else is the task's own."""
+
+    def __init__(self, task: Any, threshold: float):
+        super().__init__()
+        self.task: Any = task
+        self.threshold = threshold
+
+    def draw(self, rng: SampleRNG, cond: Any = None) -> Any:
+        return self.task.draw(TruncatedRNG(rng, self.threshold), cond)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.task, name)
 
 
 class Sampler(nn.Module):
@@ -154,8 +205,7 @@ class Sampler(nn.Module):
             raise ValueError(f"checkpoint={path} does not say what its generator is")
         G = build(config["generator"], ("ganlab.models", *trust), "generator")
         task = build(config["task"], ("ganlab.tasks", *trust), "task")
-        if ((config.get("networks") or {}).get("G") or {}).get("spectral"):
-            normalise(G)
+        reshape(G, config, "G")
         part = "G_ema." if ema else "G."
         state = {k.removeprefix(part): v for k, v in content["state_dict"].items() if k.startswith(part)}
         try:
@@ -166,6 +216,19 @@ class Sampler(nn.Module):
         sampler.kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
         return sampler
 
+    def at(self, device: str) -> "Sampler":
+        """On this device, "auto" being the best there is.
+
+        Raises:
+            ValueError: there is no such device here
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        try:
+            return self.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device={device} can't be used here: {error}") from None
+
     @property
     def dtype(self) -> torch.dtype:
         return next(self.G.parameters()).dtype
@@ -175,14 +238,52 @@ class Sampler(nn.Module):
         return next(self.G.parameters()).device
 
     def truncate(self, truncation: float) -> None:
-        """Trades variety for typicality in all further samples.
+        """Trades variety for typicality in all further samples: G's own truncation where its forward takes one, else
+        normal noise from within [-truncation, truncation] (Brock et al. 2019, arXiv:1809.11096, section 3.1).
 
         Raises:
-            ValueError: G's forward takes no `truncation`
+            ValueError: it is no such number, or the task draws no normal noise
         """
-        if "truncation" not in inspect.signature(self.G.forward).parameters:
-            raise ValueError(f"truncation={truncation}: {type(self.G).__name__} has no truncation")
-        self.options = {"truncation": truncation}
+        if not isinstance(truncation, (int, float)) or isinstance(truncation, bool):
+            raise ValueError(f"truncation={truncation!r}: must be a number")
+        if "truncation" in inspect.signature(self.G.forward).parameters:
+            self.options = {"truncation": truncation}
+            return
+        if not truncation > 0:
+            raise ValueError(f"truncation={truncation}: normal noise is cut off there, so it must be above 0")
+        rng = TruncatedRNG(IndexedRNG(0, range(1)), truncation)
+        self.task.draw(rng)
+        if not rng.used:
+            raise ValueError(
+                f"truncation={truncation}: {type(self.G).__name__} has none of its own, and its noise is not normal"
+            )
+        self.task = Truncated(self.task, truncation)
+
+    @torch.no_grad()
+    def standing(self, n: int, batch_size: int = 256, seed: int = 0) -> None:
+        """Makes batch norm's averages anew, as they are over samples 0 .. n - 1 in equal batches of about `batch_size`:
+        "standing statistics" (Brock et al. 2019, arXiv:1809.11096, section 3.1 and appendix B). After `truncate`, they
+        are those of truncated samples.
+
+        Raises:
+            ValueError: G has no batch norm, or n is below 2
+        """
+        layers = [layer for layer in self.G.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+        if not layers:
+            raise ValueError(f"standing={n}: {type(self.G).__name__} has no batch norm: set standing=0")
+        if not isinstance(n, int) or n < 2:
+            raise ValueError(f"standing={n!r}: must be a whole number of at least 2, or 0 for the averages of training")
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain average of all batches
+            layer.train()
+        batches = micro(n, min(-(-n // batch_size), n // 2))
+        for rows in tqdm(batches, desc="standing statistics", leave=False, disable=None):
+            self.generate(rows.start, rows.stop - rows.start, seed)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
 
     @torch.no_grad()
     def forward(self, inputs: Any, cond: Any = None) -> Any:

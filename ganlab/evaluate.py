@@ -74,10 +74,12 @@ def check(settings: dict[str, Any]) -> None:
     for key in ("n", "n_real"):
         if settings[key] is not None and (not isinstance(settings[key], int) or settings[key] < 2):
             raise ValueError(f"{key}={settings[key]!r}: must be a whole number of at least 2, or null")
+    if not isinstance(settings["standing"], int) or settings["standing"] < 0:
+        raise ValueError(f"standing={settings['standing']!r}: must be a number of samples, 0 for none")
     if not is_generator(place) and (
-        settings["truncation"] is not None or len(seeds) > 1 or settings["generator"] == "G"
+        settings["truncation"] is not None or settings["standing"] or len(seeds) > 1 or settings["generator"] == "G"
     ):
-        raise ValueError("truncation, seeds and generator are for generators, and fakes are images")
+        raise ValueError("truncation, standing, seeds and generator are for generators, and fakes are images")
     for group in ("extractor", "scores"):
         checks.check_targets(group, settings[group], hydra.utils.get_object)
     if not isinstance(settings["devices"], int) or settings["devices"] < 1:
@@ -149,7 +151,8 @@ def evaluate(settings: dict[str, Any]) -> list[dict[str, Any]]:
             raise ValueError(
                 "the scores are not finite: the generator's samples are not, or a class has too few of them"
             )
-        more = {"truncation": settings["truncation"], "kimg": getattr(fakes, "kimg", None)}
+        standing = [settings["standing"], settings["batch_size"]] if settings["standing"] else None
+        more = {"truncation": settings["truncation"], "standing": standing, "kimg": getattr(fakes, "kimg", None)}
         protocol = scorer.protocol(settings["generator"] if generator else fakes.title, *told, **more)
         results.append({"fakes": str(settings["fakes"]), "seed": seed, "scores": values, "protocol": protocol.plain()})
     if place()[0] == 0:
@@ -207,6 +210,8 @@ def opened(settings: dict[str, Any], data: Any, device: Any) -> tuple[Any, list[
     sampler = Sampler.load(path, settings["trust"], ema=settings["generator"] == "G_ema").to(device)
     if settings["truncation"] is not None:
         sampler.truncate(settings["truncation"])
+    if settings["standing"]:
+        sampler.standing(settings["standing"], settings["batch_size"])
     classes = None if getattr(sampler.task, "several", False) else getattr(sampler.task, "classes", None)
     return sampler, list(sampler.generate(0, 1).shape[1:]), classes
 
@@ -282,7 +287,7 @@ def self_test(settings: dict[str, Any]) -> str:
     extractor = settings["extractor"]
     if data["_target_"] != "ganlab.data.sets.CIFAR10" or not extractor["_target_"].endswith(".Inception"):
         raise ValueError("the self-test is of CIFAR-10 through Inception: leave data and extractor away, but for paths")
-    common = {"reals": None, "n": None, "n_real": None, "seeds": [0], "truncation": None, "output": None,
+    common = {"reals": None, "n": None, "n_real": None, "seeds": [0], "truncation": None, "standing": 0, "output": None,
               "statistics": None, "generator": "G_ema", "split": "train", "data": data,
               "extractor": {**extractor, "resize": "tf1"}}  # fmt: skip
     asked = {

@@ -1,5 +1,6 @@
 """Sheets of pictures, and walks from one sample to another."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,22 @@ def save_sheet(pictures: Tensor, path: Path, columns: int, padding: int = 1) -> 
 
 
 @torch.no_grad()
-def interpolated(gan: Any, rows: int, columns: int, seed: int = 0, cond: Tensor | None = None) -> Tensor:
+def interpolated(
+    gan: Any, rows: int, columns: int, seed: int = 0, cond: Tensor | None = None,
+    along: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """`rows` walks of `columns` steps, each from one sample to another under the first one's label.
 
     gan    has `task`, `device` and (inputs, cond) -> fakes
     cond   labels of the 2 * rows samples; None: as the task draws them
+    along  (a, b, steps) -> the walk from a to b; None: `slerp`
 
     Returns [rows * columns, ...].
     """
     inputs, cond = gan.task.draw(IndexedRNG(seed, range(2 * rows), gan.device, gan.dtype), cond)
     steps = torch.linspace(0, 1, columns, device=gan.device)
-    walk = tree_map(lambda z: torch.cat([slerp(a, b, steps) for a, b in zip(z[::2], z[1::2], strict=True)]), inputs)
+    between = along or slerp
+    walk = tree_map(lambda z: torch.cat([between(a, b, steps) for a, b in zip(z[::2], z[1::2], strict=True)]), inputs)
     return gan(walk, None if cond is None else cond[::2].repeat_interleave(columns, 0))
 
 
@@ -47,3 +53,23 @@ def slerp(a: Tensor, b: Tensor, steps: Tensor) -> Tensor:
     t = steps.view(-1, *[1] * a.dim())
     direction = (((1 - t) * angle).sin() * unit_a + (t * angle).sin() * unit_b) / angle.sin()
     return direction * torch.lerp(a.norm(), b.norm(), t)
+
+
+def lerp(a: Tensor, b: Tensor, steps: Tensor) -> Tensor:
+    """[n, *]: from a to b in a straight line."""
+    return torch.lerp(a, b, steps.view(-1, *[1] * a.dim()))
+
+
+WALKS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"slerp": slerp, "lerp": lerp}
+
+
+def bordered(left: Tensor, top: Tensor, inner: Tensor) -> Tensor:
+    """[(rows + 1) * (columns + 1), C, H, W]: a table of pictures with a heading above each column and beside each row.
+
+    left    [rows, C, H, W]
+    top     [columns, C, H, W]
+    inner   [rows * columns, C, H, W]
+    """
+    corner = torch.ones_like(top[:1])
+    rows = zip(left.split(1), inner.split(len(top)), strict=True)
+    return torch.cat([corner, top, *(part for row in rows for part in row)])

@@ -5,6 +5,7 @@ a `SampleRNG`. What networks draw by themselves (dropout) comes from torch's def
 """
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -78,3 +79,23 @@ class IndexedRNG(SampleRNG):
 
     def _draw(self, kind: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         return torch.stack([kind(shape, generator=g) for g in self.generators]).to(self.device, self.dtype)
+
+
+class TruncatedRNG(SampleRNG):
+    """What another one draws, its normal numbers moved into [-threshold, threshold]: they follow the normal law cut off
+    there. Each is an increasing function of the ordinary one (the inverse CDF at its probability), so that a sample
+    keeps its character.
+
+    used   whether any normal number was asked for
+    """
+
+    def __init__(self, rng: SampleRNG, threshold: float):
+        self.rng, self.threshold, self.used = rng, threshold, False
+
+    def _draw(self, kind: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        x = self.rng._draw(kind, shape)
+        if kind is not torch.randn:
+            return x
+        self.used, scale = True, math.sqrt(0.5)
+        inside = torch.erf(x.cpu().double() * scale) * math.erf(self.threshold * scale)  # CDF, from -1 to 1
+        return (torch.erfinv(inside) / scale).clamp(-self.threshold, self.threshold).to(x)

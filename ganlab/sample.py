@@ -23,6 +23,7 @@ def main(cfg: DictConfig) -> None:
 def sample(
     checkpoint: str, n: int, start: int, seed: int, classes: list[int] | int | None, truncation: float | None,
     interpolations: int, columns: int, output: str | None, batch_size: int, device: str, trust: list[str],
+    standing: int = 0, interpolation: str = "slerp", styles: int = 0, scale: str = "coarse",
 ) -> Path:  # fmt: skip
     """Writes the samples of a checkpoint's G_ema as PNG files, with a sheet of them and one of interpolations.
 
@@ -35,18 +36,19 @@ def sample(
 
     from ganlab.checkpoint import Sampler
     from ganlab.files import atomic
-    from ganlab.pictures import interpolated, save_sheet
+    from ganlab.pictures import WALKS, interpolated, save_sheet
+    from ganlab.styles import check, mixed
 
     for key, value in (("n", n), ("batch_size", batch_size), ("columns", columns)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
+    for key, value in (("interpolations", interpolations), ("styles", styles), ("standing", standing)):
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{key}={value!r}: must be a whole number, 0 for none")
+    if interpolation not in WALKS:
+        raise ValueError(f"interpolation={interpolation}: must be {' or '.join(WALKS)}")
     classes = [classes] if isinstance(classes, int) else classes
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        sampler = Sampler.load(checkpoint, trust).to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={device} can't be used here: {error}") from None
+    sampler = Sampler.load(checkpoint, trust).at(device)
     if truncation is not None:
         sampler.truncate(truncation)
     known = getattr(sampler.task, "classes", None)
@@ -54,14 +56,19 @@ def sample(
         if not known or not 0 <= label < known:
             has = f"labels 0 to {known - 1}" if known else "no labels"
             raise ValueError(f"classes={classes}: this generator has {has}")
+    if styles:
+        check(sampler.G, f"styles={styles}", scale)
+    if standing:
+        sampler.standing(standing, batch_size)
     name = f"{Path(checkpoint).stem}_seed_{seed}" + (f"_truncation_{truncation:g}" if truncation is not None else "")
+    name += f"_standing_{standing}" if standing else ""
     folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "generated" / name
     wanted: list[tuple[str, Any]] = [(f"class_{c}_", c) for c in classes] if classes else [("", None)]
     for prefix, label in wanted:
         made = []
         for first in tqdm(range(start, start + n, batch_size), desc=f"samples {prefix}".strip("_ "), disable=None):
             count = min(batch_size, start + n - first)
-            cond = None if label is None else torch.full((count,), label, device=device)
+            cond = None if label is None else torch.full((count,), label, device=sampler.device)
             made.append(sampler.generate(first, count, seed, cond).cpu())
         fakes = torch.cat(made)
         pictures = sampler.task.show(fakes)
@@ -69,9 +76,13 @@ def sample(
             for i, picture in enumerate(fakes):
                 save_sheet(picture[None], folder / f"{prefix}{start + i:06d}.png", 1, padding=0)
             if interpolations:
-                cond = None if label is None else torch.full((2 * interpolations,), label, device=device)
-                walks = interpolated(sampler, interpolations, columns, seed, cond)
+                cond = None if label is None else torch.full((2 * interpolations,), label, device=sampler.device)
+                walks = interpolated(sampler, interpolations, columns, seed, cond, WALKS[interpolation])
                 save_sheet(walks, folder / f"{prefix}interpolation.png", columns)
+            if styles:
+                cond = None if label is None else torch.full((styles + columns,), label, device=sampler.device)
+                table = mixed(sampler, styles, columns, seed, cond, scale)
+                save_sheet(table, folder / f"{prefix}styles.png", columns + 1)
         else:
             with atomic(folder / f"{prefix}samples.npy") as file:
                 np.save(file, fakes.numpy())

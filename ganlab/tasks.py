@@ -106,10 +106,6 @@ class Generate(Task):
             return (u < torch.tensor(self.frequencies or [0.5] * self.classes).to(u)).to(u)
         return rng.choice(self.frequencies) if self.frequencies else rng.integers(self.classes)
 
-    def label(self, chosen: Tensor) -> Tensor:
-        """What G is told for these classes [N]; of attributes: that the sample has this one alone."""
-        return F.one_hot(chosen, self.classes or 0).float() if self.several else chosen
-
     def show(self, x: Tensor) -> Tensor:
         return points_as_picture(x, self.extent) if x.dim() == 2 else x
 

@@ -153,7 +153,7 @@ def test_samples_of_a_run(run, tmp_path):
     assert (tmp_path / "b" / "000005.png").read_bytes() == (tmp_path / "a" / "000005.png").read_bytes()
     sample(path, n=1, start=5, seed=1, output=str(tmp_path / "c"), batch_size=1, **rest)
     assert (tmp_path / "c" / "000005.png").read_bytes() != (tmp_path / "a" / "000005.png").read_bytes()
-    for wrong, message in (({"classes": [3]}, "no labels"), ({"truncation": 0.7}, "no truncation")):
+    for wrong, message in (({"classes": [3]}, "no labels"), ({"truncation": 0}, "must be above 0")):
         with pytest.raises(ValueError, match=message):
             sample(path, n=1, start=0, seed=0, output=None, batch_size=1, **(rest | wrong))
 

@@ -41,8 +41,7 @@ class SaveSamples(Every):
         if not hasattr(gan.task, "draw") or not trainer.is_global_zero:
             return
         classes = getattr(gan.task, "classes", None)
-        rows = torch.arange(self.rows, device=gan.device).repeat_interleave(self.columns)
-        cond = gan.task.label(rows % classes) if classes else None
+        cond = torch.arange(self.rows, device=gan.device).repeat_interleave(self.columns) % classes if classes else None
         n = self.rows * self.columns
         fakes = gan.generate(0, n, self.seed, cond)
         points = fakes.dim() == 2

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -24,6 +24,7 @@ class Protocol:
     truncation   of the generator; None: none
     seed         of the fakes
     kimg         how long the generator was trained
+    standing     samples, and samples at once, from which batch norm's averages of G were made; None: those of training
     versions     of the libraries
     """
 
@@ -37,6 +38,7 @@ class Protocol:
     truncation: float | None = None
     seed: int = 0
     kimg: float | None = None
+    standing: Sequence[int] | None = None
     versions: Mapping[str, str] = field(default_factory=lambda: {p: version(p) for p in PACKAGES})
 
     def id(self, score: str) -> str:
@@ -46,6 +48,7 @@ class Protocol:
         agreed = [self.fingerprint, self.n_fake, self.extractor, self.truncation, settings]
         agreed += [self.n_real] if settings.get("reals") else []
         agreed += [self.fakes] if self.fakes in ("G", "G_ema") else []
+        agreed += [{"standing": list(self.standing)}] if self.standing else []
         return hashlib.blake2b(json.dumps(agreed, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def text(self) -> str:
@@ -53,6 +56,7 @@ class Protocol:
         generator = self.fakes in ("G", "G_ema")
         fakes = f"{self.n_fake:,} {'samples' if generator else 'images'} of {self.fakes}"
         fakes += f", truncation {self.truncation:g}" if self.truncation is not None else ""
+        fakes += f", standing statistics of {self.standing[0]:,} by {self.standing[1]}" if self.standing else ""
         fakes += f", seed {self.seed}" if generator else ""
         data = f"{self.reals} ({self.fingerprint})" if self.fingerprint else self.reals
         against = f", against {f'{self.n_real:,} of ' if self.n_real else ''}{data}" if self.compares else ""
@@ -65,7 +69,7 @@ class Protocol:
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return json.loads(json.dumps(asdict(self)))
+        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k != "standing" or v}))
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> "Protocol":

@@ -1,0 +1,95 @@
+"""Generators that make images of styles: z becomes w, and every layer reads a w of its own.
+
+A Style-Based Generator Architecture for Generative Adversarial Networks (Karras et al. 2019), arXiv:1812.04948. Such a
+G has `mapping(z, label)` -> w [N, w_dim] and `synthesis(ws [N, layers, w_dim])` -> images.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.phase import wrap
+from ganlab.pictures import bordered
+from ganlab.rng import IndexedRNG
+
+SCALES = ("coarse", "middle", "fine")
+
+
+def has_styles(G: nn.Module) -> bool:
+    return hasattr(G, "mapping") and hasattr(G, "synthesis")
+
+
+def check(G: nn.Module, given: str, scale: str = "coarse") -> None:
+    """Raises ValueError where G has no styles to mix, or none of this scale; given: the key that asks for them."""
+    if not has_styles(G):
+        raise ValueError(f"{given}: {type(G).__name__} has no mapping and synthesis, so no styles")
+    if scale not in SCALES:
+        raise ValueError(f"scale={scale}: must be {', '.join(SCALES)}")
+
+
+@torch.no_grad()
+def style_layers(gan: Any) -> int:
+    """How many styles an image is made of: as many as `synthesis` is handed when G makes one."""
+    seen: list[int] = []
+    synthesis = gan.G.synthesis
+
+    def watched(ws: Tensor, *rest: Any, **options: Any) -> Any:
+        seen.append(ws.shape[1])
+        return synthesis(ws, *rest, **options)
+
+    vars(gan.G)["synthesis"] = watched  # hides a method and a submodule alike
+    try:
+        gan.generate(0, 1)
+    finally:
+        del vars(gan.G)["synthesis"]
+    if not seen:
+        raise ValueError(f"{type(gan.G).__name__}.forward does not call its synthesis: its styles can't be counted")
+    return seen[0]
+
+
+def layers_at(scale: str, layers: int) -> slice:
+    """The first, middle or last third of the layers: coarse, middle or fine styles."""
+    third = SCALES.index(scale)
+    return slice(layers * third // 3, layers * (third + 1) // 3)
+
+
+def mapped(gan: Any, z: Tensor, cond: Tensor | None) -> Tensor:
+    """w [N, w_dim], truncated as the samples are.
+
+    Raises:
+        ValueError: the samples are truncated in a way that `mapping` does not know
+    """
+    if gan.options and "truncation" not in inspect.signature(gan.G.mapping).parameters:
+        raise ValueError(f"truncation={gan.options['truncation']}: {type(gan.G).__name__}.mapping takes none")
+    return gan.G.mapping(z, cond, **gan.options)
+
+
+def synthesised(gan: Any, ws: Tensor) -> Tensor:
+    """Images of styles [N, layers, w_dim]."""
+    return wrap(gan.G.synthesis(ws)).fake
+
+
+@torch.no_grad()
+def mixed(
+    gan: Any, rows: int, columns: int, seed: int = 0, cond: Tensor | None = None, scale: str = "coarse"
+) -> Tensor:  # fmt: skip
+    """A table of pictures (Karras et al. 2019, figure 3), [(rows + 1) * (columns + 1), C, H, W]: each takes its styles
+    of one scale from the sample at the left, and all others from the one at the top.
+
+    cond    labels of the rows + columns samples, the rows first; None: as the task draws them
+    scale   coarse, middle or fine
+
+    Raises:
+        ValueError: G has no styles, or there is no such scale
+    """
+    check(gan.G, f"styles={rows}", scale)
+    z, cond = gan.task.draw(IndexedRNG(seed, range(rows + columns), gan.device, gan.dtype), cond)
+    w = mapped(gan, z, cond)
+    ws = w[:, None].repeat(1, style_layers(gan), 1)
+    crossed = ws[rows:].repeat(rows, 1, 1)  # row by row: the top ones
+    from_left = layers_at(scale, ws.shape[1])
+    crossed[:, from_left] = ws[:rows].repeat_interleave(columns, 0)[:, from_left]
+    sources = synthesised(gan, ws)
+    return bordered(sources[:rows], sources[rows:], synthesised(gan, crossed))
