@@ -307,8 +307,9 @@ def test_squared_distance_of_lpips_features_is_lpips(tmp_path):
 def test_intra_fid_is_the_mean_over_classes():
     real, fake = features(90, 4, 1), features(60, 4, 2)
     labels = torch.arange(90)[:, None] % 3, torch.arange(60)[:, None] % 3
-    got = scored(IntraFID(), real, fake, labels=labels)["intra_fid"]
-    assert got == pytest.approx(sum(fid(real[i::3], fake[i::3]) for i in range(3)) / 3, rel=1e-9)
+    got, each = scored(IntraFID(), real, fake, labels=labels), [fid(real[i::3], fake[i::3]) for i in range(3)]
+    assert got["intra_fid"] == pytest.approx(sum(each) / 3, rel=1e-9)
+    assert got["intra_fid_worst"] == pytest.approx(max(each), rel=1e-9)
     assert math.isnan(scored(IntraFID(), real, fake, labels=(labels[0], labels[1] % 2))["intra_fid"])
 
 

@@ -12,11 +12,11 @@ from ganlab.rng import reseed
 
 
 class IntraFID(Score):
-    """Mean over the classes of the Frechet distance within each (Miyato & Koyama 2018, arXiv:1802.05637, section 4).
-    It is nan where a class has fewer than 2 samples."""
+    """Mean over the classes of the Frechet distance within each (Miyato & Koyama 2018, arXiv:1802.05637, section 4),
+    and that of the worst class. They are nan where a class has fewer than 2 samples."""
 
     reads = {"features": "rows", "labels": "rows"}
-    keys = ("intra_fid",)
+    keys = ("intra_fid", "intra_fid_worst")
 
     def check(self, given: Given) -> None:
         given.squarable("features", "scores.intra_fid")
@@ -31,10 +31,10 @@ class IntraFID(Score):
         for label in real.rows("labels")[:, 0].unique().tolist():
             members = [kept.rows()[kept.rows("labels")[:, 0] == label].double() for kept in (real, fake)]
             if min(map(len, members)) < 2:
-                return {"intra_fid": math.nan}
+                return dict.fromkeys(self.keys, math.nan)
             sides = [part for x in members for part in (x.mean(0), torch.cov(x.T))]
             values.append(frechet_distance(*sides).item())
-        return {"intra_fid": sum(values) / len(values)}
+        return {"intra_fid": sum(values) / len(values), "intra_fid_worst": max(values)}
 
 
 class ClassificationAccuracy(Score):
