@@ -52,6 +52,7 @@ class ADA(OfImages):
 
     p: Tensor
     tally: Tensor
+    drawn = ("p",)
 
     def __init__(
         self, policy: str = "bgc", target: float | None = 0.6, kimg: float = 500.0, interval: int = 4,

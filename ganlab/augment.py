@@ -37,6 +37,8 @@ class InstanceNoise(nn.Module):
     deviation   of the Gaussian, where images lie in [-1, 1]; a schedule may take it to 0
     """
 
+    drawn = ("now",)
+
     def __init__(self, deviation: float | Schedule = 0.1):
         super().__init__()
         if not callable(deviation) and deviation < 0:

@@ -285,7 +285,9 @@ class Equilibrium(Loss):
     """
 
     boundary = None
+    drawn = ("k", "convergence")
     k: Tensor
+    convergence: Tensor
 
     def __init__(self, gamma: float = 0.5, lambda_k: float = 0.001, **kwargs: Any):
         super().__init__(**kwargs)
@@ -295,6 +297,7 @@ class Equilibrium(Loss):
             raise ValueError(f"loss.lambda_k={lambda_k}: must be above 0")
         self.gamma, self.lambda_k = gamma, lambda_k
         self.register_buffer("k", torch.zeros(()))
+        self.register_buffer("convergence", torch.zeros(()))  # how far it has come, section 3.4.1: smaller is better
 
     def discriminator(self, phase: Phase) -> Tensor:
         return self.k * self.fakes(phase, lambda y: y) - self.reals(phase, lambda x: x)
@@ -306,3 +309,4 @@ class Equilibrium(Loss):
         if phase.player == "D":
             real, fake = (-phase.mean(each(lambda t: t, side.logits)) for side in (phase.on_real, phase.on_fake))
             self.k.add_(self.lambda_k * (self.gamma * real - fake)).clamp_(0, 1)
+            self.convergence.copy_(real + (self.gamma * real - fake).abs())

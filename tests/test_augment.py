@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from composing import prepared
+from composing import prepared, run
 from play import game, trainer
 from torch import nn
 
@@ -116,6 +116,14 @@ def test_instance_noise_follows_its_schedule():
     noise.set_clock(2000)
     assert torch.equal(noise(x, rng(4000)), x)
     assert torch.equal(InstanceNoise(0.1)(x, rng(4000))[5:9], InstanceNoise(0.1)(x[5:9], rng(4000, rows=slice(5, 9))))
+
+
+def test_their_strength_is_drawn(tmp_path):
+    run(tmp_path, "experiment=tiny", "augment=[ada,noise]", "augment.ada.target=null", "augment.ada.p=0.25")
+    header, first, *_ = (tmp_path / "metrics.csv").read_text().splitlines()
+    values = dict(zip(header.split(","), first.split(","), strict=True))
+    assert float(values["augment/ada/p"]) == 0.25
+    assert 0 < float(values["augment/noise/now"]) < 0.02  # on its way from 0.1 to 0
 
 
 def test_several_are_combined_in_the_order_given():

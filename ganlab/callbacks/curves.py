@@ -21,6 +21,7 @@ from ganlab.files import write_text
 class LogCurves(Every):
     """Sends the step's curves to all loggers; their x axis is kimg.
 
+    An object that names some of its numbers in `drawn` has curves of them, as ADA of its p.
     sec_per_kimg is training alone: what other callbacks take (scores, pictures, checkpoints) is left out.
     """
 
@@ -52,6 +53,11 @@ class LogCurves(Every):
             self.training, self.kimg = self.training + training, self.kimg + (gan.seen - seen) / 1000
         for player, optimizer in zip(gan.players, trainer.optimizers, strict=True):
             curves[f"lr/{player}"] = float(optimizer.param_groups[0]["lr"])
+        parts = {"loss": gan.loss} | {
+            f"{group}/{k}": v for group in ("terms", "augment") for k, v in gan.get_submodule(group).items()
+        }
+        for name, part in parts.items():
+            curves |= {f"{name}/{key}": float(getattr(part, key)) for key in getattr(part, "drawn", ())}
         record(trainer, gan, curves)
 
 
