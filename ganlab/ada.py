@@ -78,6 +78,7 @@ class ADA(OfImages):
         self.target, self.samples, self.interval, self.law = target, kimg * 1000, interval, p
         self.boundary: float | None = 0.0  # logit above which D takes a sample for real: the loss says it
         self.blit, self.warp, self.color = ([k for k in order if k in kinds] for order in (BLIT, WARP, COLOR))
+        self.least = 7 if self.warp else 1  # reflected at the border
         self.finer, self.coarser = Filter(SYM6, up=2, pad=(0, -1), gain=2.0), Filter(SYM6[::-1], down=2)
         self.register_buffer("p", torch.tensor(float(at(p, 0))))
         self.register_buffer("tally", torch.zeros(3))  # since the last step of p: sum of means of signs, moves, samples

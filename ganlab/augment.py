@@ -13,7 +13,9 @@ from ganlab.schedule import Schedule, at
 
 
 class OfImages(nn.Module):
-    """Something that can be done to images alone."""
+    """Something that can be done to images alone, of sides of at least `least` pixels."""
+
+    least = 1
 
     def check(self, gan: Any) -> None:
         """Refuses a game whose D sees anything else, by playing two samples of it."""
@@ -27,6 +29,11 @@ class OfImages(nn.Module):
             what = list(shown.shape) if isinstance(shown, Tensor) else f"{len(shown)} things at once"
             raise ValueError(
                 f"augment: {type(self).__name__} is for images [N, C, H, W], and D is shown {what}: use augment=[]"
+            )
+        if min(shown.shape[2:]) < self.least:
+            raise ValueError(
+                f"augment: {type(self).__name__} needs sides of {self.least} pixels, and images have "
+                f"{shown.shape[2]}x{shown.shape[3]}: set data.size, or leave it out"
             )
 
 

@@ -157,6 +157,8 @@ def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Modul
         nets[0].load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"checkpoint={path}: its weights do not fit the discriminator: {error}") from None
+    clocks = {k: v for k, v in state.items() if k.endswith("_extra_state")}  # a growing network is as far grown
+    nets[1].load_state_dict({**nets[1].state_dict(), **clocks})
     return nets[0].eval().requires_grad_(False), nets[1].eval().requires_grad_(False)
 
 

@@ -202,7 +202,14 @@ LASTING = (
     "generator", "discriminator", "task", "loss", "terms", "augment", "optimizer", "ema", "data", "seed", "n_critic",
     "micro_batches", "share_fake", "clip_norm", "networks", "start", "stop", "lr_schedule", "beta2",
 )  # fmt: skip
-FREE = ("data.root", "data.memory", "data.workers", "data.rounds", "lr_schedule.stop")  # the last follows the budget
+FREE = (
+    "data.root",
+    "data.memory",
+    "data.workers",
+    "data.rounds",
+    "lr_schedule.stop",
+    "augment.noise.deviation.stop",
+)  # the last two follow the budget
 
 
 def check_resume(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

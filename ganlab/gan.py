@@ -92,7 +92,7 @@ class GAN(L.LightningModule):
 
     def round(self, batch: Any) -> None:
         samples = size(batch) * self.trainer.world_size
-        for part in (self.G, self.D, self.G_ema, *self.augment.values()):
+        for part in (self.G, self.D, self.G_ema, *self.augment.values(), *self.terms.values()):
             getattr(part, "set_clock", lambda seen: None)(self.seen)
         made: list[Phase] = []  # with share_fake: D's phase, whose fakes G's phase uses
         for player in self.players:

@@ -52,6 +52,8 @@ class Loss(nn.Module):
         if not callable(top) and not 0 < top <= 1:
             raise ValueError(f"loss.top={top}: a share of the fakes, above 0 and at most 1")
         self.start, self.stop, self.top = start, stop, top
+        if isinstance(class_weights, str) and class_weights != "balanced":
+            raise ValueError(f"loss.class_weights={class_weights}: must be balanced, null, or a number for each label")
         if class_weights == "balanced":
             class_weights = [1 / (len(frequencies) * f) if f else 0.0 for f in frequencies] if frequencies else None
         self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
@@ -72,6 +74,8 @@ class Loss(nn.Module):
             )
         if self.class_weights is not None:
             classes = getattr(gan.task, "classes", None)
+            if getattr(gan.task, "several", False):
+                raise ValueError("loss.class_weights: samples here have several labels, or none, and no class")
             if len(self.class_weights) != classes:
                 told = f"{classes} labels" if classes else "no labels: choose a model that is told them, as model=cgan"
                 raise ValueError(f"loss.class_weights has {len(self.class_weights)} numbers, and the game has {told}")
@@ -298,6 +302,14 @@ class Equilibrium(Loss):
         self.gamma, self.lambda_k = gamma, lambda_k
         self.register_buffer("k", torch.zeros(()))
         self.register_buffer("convergence", torch.zeros(()))  # how far it has come, section 3.4.1: smaller is better
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if not getattr(gan.D, "is_autoencoder", False):
+            raise ValueError(
+                f"loss=equilibrium needs a D that is an autoencoder, as model=began has it (is_autoencoder = True): "
+                f"{type(gan.D).__name__} is none"
+            )
 
     def discriminator(self, phase: Phase) -> Tensor:
         return self.k * self.fakes(phase, lambda y: y) - self.reals(phase, lambda x: x)

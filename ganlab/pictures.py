@@ -40,7 +40,7 @@ def interpolated(
     Returns [rows * columns, ...].
     """
     inputs, cond = gan.task.draw(IndexedRNG(seed, range(2 * rows), gan.device, gan.dtype), cond)
-    steps = torch.linspace(0, 1, columns, device=gan.device)
+    steps = torch.linspace(0, 1, columns, device=gan.device, dtype=gan.dtype)
     between = along or slerp
     walk = tree_map(lambda z: torch.cat([between(a, b, steps) for a, b in zip(z[::2], z[1::2], strict=True)]), inputs)
     return gan(walk, None if cond is None else cond[::2].repeat_interleave(columns, 0))

@@ -1,6 +1,7 @@
 """python -m ganlab.sample checkpoint=FILE: images from a trained generator."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,12 @@ def sample(
     for key, value in (("n", n), ("batch_size", batch_size), ("columns", columns)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
-    for key, value in (("interpolations", interpolations), ("styles", styles), ("standing", standing)):
+    for key, value in (
+        ("start", start),
+        ("interpolations", interpolations),
+        ("styles", styles),
+        ("standing", standing),
+    ):
         if not isinstance(value, int) or value < 0:
             raise ValueError(f"{key}={value!r}: must be a whole number, 0 for none")
     if interpolation not in WALKS:
@@ -52,9 +58,11 @@ def sample(
     if truncation is not None:
         sampler.truncate(truncation)
     known = getattr(sampler.task, "classes", None)
+    several = getattr(sampler.task, "several", False)
     for label in classes or ():
-        if not known or not 0 <= label < known:
-            has = f"labels 0 to {known - 1}" if known else "no labels"
+        numbers = label if isinstance(label, list) and several else [label]
+        if not known or not all(isinstance(c, int) and 0 <= c < known for c in numbers):
+            has = f"labels 0 to {known - 1}" + (", and lists of them" * several) if known else "no labels"
             raise ValueError(f"classes={classes}: this generator has {has}")
     if styles:
         check(sampler.G, f"styles={styles}", scale)
@@ -63,25 +71,27 @@ def sample(
     name = f"{Path(checkpoint).stem}_seed_{seed}" + (f"_truncation_{truncation:g}" if truncation is not None else "")
     name += f"_standing_{standing}" if standing else ""
     folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "generated" / name
-    wanted: list[tuple[str, Any]] = [(f"class_{c}_", c) for c in classes] if classes else [("", None)]
+    wanted: list[tuple[str, Any]] = [("", None)]
+    if classes:
+        wanted = [(f"class_{c}_".replace(", ", "-").replace("[", "").replace("]", ""), c) for c in classes]
     for prefix, label in wanted:
+        told = partial(labels, label, known, sampler.device)
         made = []
         for first in tqdm(range(start, start + n, batch_size), desc=f"samples {prefix}".strip("_ "), disable=None):
             count = min(batch_size, start + n - first)
-            cond = None if label is None else torch.full((count,), label, device=sampler.device)
-            made.append(sampler.generate(first, count, seed, cond).cpu())
+            made.append(sampler.generate(first, count, seed, told(count)).cpu())
         fakes = torch.cat(made)
         pictures = sampler.task.show(fakes)
         if pictures is fakes:
             for i, picture in enumerate(fakes):
                 save_sheet(picture[None], folder / f"{prefix}{start + i:06d}.png", 1, padding=0)
             if interpolations:
-                cond = None if label is None else torch.full((2 * interpolations,), label, device=sampler.device)
-                walks = interpolated(sampler, interpolations, columns, seed, cond, WALKS[interpolation])
+                walks = interpolated(
+                    sampler, interpolations, columns, seed, told(2 * interpolations), WALKS[interpolation]
+                )
                 save_sheet(walks, folder / f"{prefix}interpolation.png", columns)
             if styles:
-                cond = None if label is None else torch.full((styles + columns,), label, device=sampler.device)
-                table = mixed(sampler, styles, columns, seed, cond, scale)
+                table = mixed(sampler, styles, columns, seed, told(styles + columns), scale)
                 save_sheet(table, folder / f"{prefix}styles.png", columns + 1)
         else:
             with atomic(folder / f"{prefix}samples.npy") as file:
@@ -89,6 +99,15 @@ def sample(
         save_sheet(pictures, folder / f"{prefix}sheet.png", columns)
     print(f"{n * len(wanted)} samples in {folder}")
     return folder
+
+
+def labels(label: Any, known: Any, device: Any, n: int) -> Any:
+    """What a generator is told of n samples: a number, or a vector of the attributes in a list; None: nothing."""
+    import torch
+
+    if isinstance(label, list):
+        return torch.zeros(known, device=device).index_fill_(0, torch.tensor(label, device=device), 1).expand(n, -1)
+    return None if label is None else torch.full((n,), label, device=device)
 
 
 if __name__ == "__main__":

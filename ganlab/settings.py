@@ -39,8 +39,11 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
         checks.check_resume(checkpoint.load(resumed)["ganlab"]["config"], settings)
     gan = build(settings)
     if settings["finetune"] and not resumed:
-        for line in take_over(gan, checkpoint.weights(settings["finetune"], "finetune")):
-            print(f"finetune: {line}: begins anew")
+        try:
+            lines = take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))
+        except ValueError as error:
+            raise ValueError(f"finetune={settings['finetune']}: {error}") from None
+        print(*(f"finetune: {line}" for line in lines), sep="\n")
     try:
         optimizers = gan.configure_optimizers()
     except (TypeError, RuntimeError) as error:
@@ -94,9 +97,13 @@ def build(settings: dict[str, Any]) -> Any:
     parts = {key: made(settings[key]) for key in sorted(checks.arguments_of(GAN) or ()) if key in settings}
     for player, name in (("G", "generator"), ("D", "discriminator")):
         changes = settings["networks"].get(player) or {}
-        checks.refuse_unknown(f"networks.{player}", changes, (checks.arguments_of(alter) or set()) - {"net"})
+        checks.refuse_unknown(f"networks.{player}", changes, (checks.arguments_of(alter) or set()) - {"net", "key"})
         if parts[name] is not None:
-            alter(parts[name], **changes)
+            alter(parts[name], **changes, key=f"networks.{player}")
+        elif any(changes.values()):
+            raise ValueError(f"networks.{player}: this model has no {name}")
+        if settings["finetune"] and changes.get("init"):
+            raise ValueError(f"networks.{player}.init and finetune: the weights come from that run; leave one out")
     return GAN(**parts)
 
 
@@ -110,4 +117,11 @@ def made(node: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, _convert_="all")
     except hydra.errors.InstantiationException as error:
-        raise error.__cause__ or error from None
+        cause = error.__cause__ or error
+        if isinstance(cause, TypeError):  # text in place of a number, say
+            raise ValueError(f"{node['_target_'].rpartition('.')[2]} can't be made of {given(node)}: {cause}") from None
+        raise cause from None
+
+
+def given(node: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in node.items() if not k.startswith("_") and not isinstance(v, dict))

@@ -1,10 +1,10 @@
 """Generators that make images of styles: z becomes w, and every layer reads a w of its own.
 
 A Style-Based Generator Architecture for Generative Adversarial Networks (Karras et al. 2019), arXiv:1812.04948. Such a
-G has `mapping(z, label)` -> w [N, w_dim] and `synthesis(ws [N, layers, w_dim])` -> images.
+G has two networks, `mapping(z, label)` -> w [N, w_dim] and `synthesis(ws [N, layers, w_dim])` -> images, and where it
+takes a truncation, `w_average` [w_dim].
 """
 
-import inspect
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ SCALES = ("coarse", "middle", "fine")
 
 
 def has_styles(G: nn.Module) -> bool:
-    return hasattr(G, "mapping") and hasattr(G, "synthesis")
+    return all(isinstance(getattr(G, name, None), nn.Module) for name in ("mapping", "synthesis"))
 
 
 def check(G: nn.Module, given: str, scale: str = "coarse") -> None:
@@ -33,17 +33,11 @@ def check(G: nn.Module, given: str, scale: str = "coarse") -> None:
 def style_layers(gan: Any) -> int:
     """How many styles an image is made of: as many as `synthesis` is handed when G makes one."""
     seen: list[int] = []
-    synthesis = gan.G.synthesis
-
-    def watched(ws: Tensor, *rest: Any, **options: Any) -> Any:
-        seen.append(ws.shape[1])
-        return synthesis(ws, *rest, **options)
-
-    vars(gan.G)["synthesis"] = watched  # hides a method and a submodule alike
+    hook = gan.G.synthesis.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
     try:
         gan.generate(0, 1)
     finally:
-        del vars(gan.G)["synthesis"]
+        hook.remove()
     if not seen:
         raise ValueError(f"{type(gan.G).__name__}.forward does not call its synthesis: its styles can't be counted")
     return seen[0]
@@ -56,14 +50,9 @@ def layers_at(scale: str, layers: int) -> slice:
 
 
 def mapped(gan: Any, z: Tensor, cond: Tensor | None) -> Tensor:
-    """w [N, w_dim], truncated as the samples are.
-
-    Raises:
-        ValueError: the samples are truncated in a way that `mapping` does not know
-    """
-    if gan.options and "truncation" not in inspect.signature(gan.G.mapping).parameters:
-        raise ValueError(f"truncation={gan.options['truncation']}: {type(gan.G).__name__}.mapping takes none")
-    return gan.G.mapping(z, cond, **gan.options)
+    """w [N, w_dim], truncated as the samples are."""
+    w = gan.G.mapping(z, cond)
+    return torch.lerp(gan.G.w_average, w, gan.options["truncation"]) if gan.options else w
 
 
 def synthesised(gan: Any, ws: Tensor) -> Tensor:

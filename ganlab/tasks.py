@@ -76,11 +76,13 @@ class Generate(Task):
                 raise ValueError(
                     f"task.labels={self.labels}: {type(net).__name__}.forward takes no label: set task.labels=null"
                 )
-            wants = getattr(net, "classes", None) or self.classes
-            if wants != self.classes:
-                fix = "set task.labels=data or uniform, or take a model that is told no labels"
-                told = f"task.classes={self.classes}: give both the same" if self.classes else f"it is told none: {fix}"
-                raise ValueError(f"{key}.classes={wants}: {type(net).__name__} must be told the label, and {told}")
+            wants = getattr(net, "classes", self.classes)
+            if (wants or None) != self.classes:
+                raise ValueError(
+                    f"{key}.classes={wants} and task.labels={self.labels}, of {self.classes or 'no'} labels: both "
+                    "players are told the same labels (generator.classes, discriminator.classes and task.labels=data "
+                    "or uniform), or none"
+                )
 
     def noise(self, rng: SampleRNG) -> Tensor:
         assert self.z_dim is not None
@@ -203,6 +205,11 @@ class Progressive(Generate):
         super().check(gan)
         if not hasattr(gan.G, "faded"):
             raise ValueError(f"{type(gan.G).__name__} does not grow, as task=progressive needs it: use model=progan")
+        G, D = (
+            [getattr(net, k, None) for k in ("stage_kimg", "fade_kimg")] for net in (gan.G, getattr(gan, "D", gan.G))
+        )
+        if G != D:
+            raise ValueError(f"generator and discriminator grow together: stage_kimg and fade_kimg are {G} and {D}")
 
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         return output_of(G, batch.inputs, batch.cond), G.faded(batch.real)  # type: ignore[operator]

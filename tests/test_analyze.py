@@ -94,7 +94,7 @@ def test_sefa_with_labels_is_of_z_alone():
     assert same_direction(found, torch.from_numpy(np.linalg.svd(G.linear.weight.detach().numpy())[2]))
 
 
-class Affine(Styled):
+class Three(nn.Module):
     """Two layers that are handed w, one after another, and one that is not."""
 
     def __init__(self):
@@ -102,14 +102,15 @@ class Affine(Styled):
         torch.manual_seed(1)
         self.a, self.b, self.c = nn.Linear(5, 3), nn.Linear(5, 4), nn.Linear(7, 2)
 
-    def synthesis(self, ws):
+    def forward(self, ws):
         return self.c(torch.cat([self.a(ws[:, 0]), self.b(ws[:, 1])], 1).relu())[:, None, None]
 
 
 def test_sefa_of_styles_is_of_all_layers_that_are_handed_w_together():
-    G = Affine()
+    G = Styled()
+    G.synthesis = Three()
     found = sefa(Latents(Sampler(G, Generate())), 5)
-    together = torch.cat([G.a.weight, G.b.weight]).detach().numpy()
+    together = torch.cat([G.synthesis.a.weight, G.synthesis.b.weight]).detach().numpy()
     assert same_direction(found, torch.from_numpy(np.linalg.svd(together)[2]))
 
 
@@ -125,7 +126,7 @@ def test_principal_components_are_numpys(shape):
 def test_pca_of_w_and_of_the_first_activation():
     """Of z: components of tanh(first(z)), by NumPy, and z fitted to them by least squares."""
     w = draws(300, 5) * torch.tensor([1.0, 5.0, 2.0, 0.5, 0.1])
-    found = pca(Latents(Sampler(Affine(), Generate())), w, 2)
+    found = pca(Latents(Sampler(Styled(), Generate())), w, 2)
     vectors = np.linalg.svd(w.double().numpy() - w.double().numpy().mean(0), full_matrices=False)[2]
     assert same_direction(found, torch.from_numpy(vectors[:2]))
     G, z = Bent(), draws(300, 5)

@@ -49,6 +49,8 @@ def test_equilibrium_and_its_balance_by_hand():
 
 def test_the_balance_is_kept_in_checkpoints_and_moves_once_per_round():
     class Error(nn.Sequential):
+        is_autoencoder = True
+
         def forward(self, x):
             return -(x - super().forward(x)).abs().mean(1)
 
@@ -60,6 +62,8 @@ def test_the_balance_is_kept_in_checkpoints_and_moves_once_per_round():
 def test_an_impossible_balance_is_refused(key, value):
     with pytest.raises(ValueError, match=rf"loss\.{key}={value}"):
         Equilibrium(**{key: value})
+    with pytest.raises(ValueError, match="needs a D that is an autoencoder"):
+        game(loss=Equilibrium())
 
 
 def test_began_32_has_the_layers_of_the_paper():

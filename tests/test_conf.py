@@ -157,7 +157,7 @@ def test_the_usual_refused_keys_need_no_plus():
         (["data.size=9"], r"9x9 can't be reached, 8x8 can. Set data.size=8"),
         (["data.size=[18,33]"], r"18x33 can't be reached, 16x32 can. Set data.size=\[16, 32\]"),
         (["data.channels=2"], "can become 1 or 3"),
-        (["data=toy", "model=mlp", "extractor=classifier", "scores=[fid]"], "learns from labelled images"),
+        (["data=toy", "model=mlp", "extractor=classifier", "scores=[fid]"], "learns from images of one class each"),
         (["data=toy", "model=cgan"], "labels"),
         (["~scores.fid"], "scores is empty"),
         (["metrics.monitor=kid"], "metrics.monitor=kid"),

@@ -41,12 +41,15 @@ def test_lecam_and_its_averages():
     term, D = LeCam(decay=0.75), LinearD(A)
     p = phase(real=REAL, fake=FAKE, D=D)
     real, fake = (REAL @ A).detach(), (FAKE @ A).detach()
-    assert torch.allclose(term(p), real.square() + fake.square())  # the averages start at 0
+    assert not term(p).any()  # there are no averages yet
     with torch.no_grad():
         term.after_move(p)
         term.after_move(phase("G", real=REAL, fake=FAKE, D=D))  # G's moves do not count
-    assert term.on_real.item() == pytest.approx(0.25 * real.mean().item(), rel=1e-5)
-    assert term.on_fake.item() == pytest.approx(0.25 * fake.mean().item(), rel=1e-5)
+    assert term.on_real.item() == pytest.approx(real.mean().item(), rel=1e-5)  # the first is taken as it is
+    assert term.on_fake.item() == pytest.approx(fake.mean().item(), rel=1e-5)
+    with torch.no_grad():
+        term.after_move(phase(real=FAKE, fake=REAL, D=D))
+    assert term.on_real.item() == pytest.approx(0.75 * real.mean().item() + 0.25 * fake.mean().item(), rel=1e-5)
     expected = (real - term.on_fake.double()).square() + (fake - term.on_real.double()).square()
     assert torch.allclose(term(p), expected, rtol=1e-5)
     assert set(term.state_dict()) >= {"on_real", "on_fake"}  # they survive a checkpoint

@@ -45,7 +45,8 @@ def test_equalized_layers_are_scaled_in_use():
     torch.manual_seed(0)
     x, image = torch.randn(5, 300, dtype=torch.float64), torch.randn(2, 30, 6, 7, dtype=torch.float64)
     for rate in (1.0, 0.01):
-        linear, conv = EqualizedLinear(300, 200, 1.5, rate).double(), EqualizedConv2d(30, 40, 3, 1, 1.5, rate).double()
+        linear = EqualizedLinear(300, 200, gain=1.5, rate=rate).double()
+        conv = EqualizedConv2d(30, 40, 3, padding=1, gain=1.5, rate=rate).double()
         for layer in (linear, conv):
             assert layer.weight.std().item() * rate == pytest.approx(1, rel=0.02)
             assert not layer.bias.any()

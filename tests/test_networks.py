@@ -44,6 +44,8 @@ def test_the_spectral_norm_is_that_of_the_svd():
 
 def test_dropout_drops_in_training_only_and_never_the_logits():
     net = convolutions()
+    handed = {}
+    net.insert(1, nn.Conv2d(8, 8, 1))
     for layer in net:
         if hasattr(layer, "weight"):
             nn.init.ones_(layer.weight)
@@ -53,11 +55,15 @@ def test_dropout_drops_in_training_only_and_never_the_logits():
     alter(net, dropout=0.5)
     assert torch.equal(net.eval()(x), plain)
     torch.manual_seed(0)
-    channels = net.train()[0](x)
-    dropped = (channels == 0).flatten(2)
-    assert torch.equal(dropped.any(2), dropped.all(2))  # whole channels
-    assert dropped.any(2).float().mean() == pytest.approx(0.5, abs=0.1)
-    assert (net(x) != 0).all()
+    for i in (0, 1, 4):
+        net[i].register_forward_hook(lambda module, inputs, output, i=i: handed.update({i: inputs[0] == 0}))
+    logits = net.train()(x)
+    assert not handed[0].any()  # the images are seen whole
+    lost = handed[1].flatten(2)
+    assert torch.equal(lost.any(2), lost.all(2))  # whole channels
+    assert lost.any(2).float().mean() == pytest.approx(0.5, abs=0.1)
+    assert handed[4].float().mean() == pytest.approx(0.5, abs=0.1)
+    assert (logits != 0).all()
 
 
 def test_frozen_layers_do_not_move_and_unknown_ones_are_named():
@@ -83,9 +89,10 @@ def test_what_does_not_fit_begins_anew_and_is_named():
     old, new = game(discriminator=mlp(2, 16, 16, 1)), game(discriminator=mlp(2, 16, 8, 1), seed=1)
     lines = take_over(new, old.state_dict())
     assert lines == [
-        "D.2.weight was [16, 16] and is [8, 16]",
-        "D.2.bias was [16] and is [8]",
-        "D.4.weight was [1, 16] and is [1, 8]",
+        "D.2.weight was [16, 16] and is [8, 16]: begins anew",
+        "D.2.bias was [16] and is [8]: begins anew",
+        "D.4.weight was [1, 16] and is [1, 8]: begins anew",
+        "7 of 10 tensors were taken over",
     ]
     assert torch.equal(new.D[0].weight, old.D[0].weight)
     assert all(torch.equal(a, b) for a, b in zip(new.G_ema.parameters(), old.G_ema.parameters(), strict=True))
@@ -99,7 +106,8 @@ def test_fine_tuning_from_the_command_line(tmp_path, capsys):
     more = (*small, "data.size=32", "networks.D.freeze=[0]", "networks.G.spectral=true", f"finetune={tmp_path}/first")
     run(tmp_path / "second", *more)
     told = capsys.readouterr().out
-    assert "finetune: D.8.weight" in told
+    assert "finetune: D.8.weight is new: begins anew" in told
+    assert "tensors were taken over" in told
     assert "finetune: D.0" not in told
     second = torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(first["D.0.weight"], second["D.0.weight"])
@@ -114,7 +122,36 @@ def test_unknown_changes_are_refused():
 
 def test_a_network_that_must_be_told_labels_is_refused_where_none_are_told():
     """Projection without labels, told before training."""
-    with pytest.raises(ValueError, match=r"generator.classes=10: .* must be told the label, and it is told none: set"):
-        build(prepared("model=cgan_pd", "task.labels=null", "experiment=tiny"))
-    with pytest.raises(ValueError, match=r"discriminator.classes=7: .* and task.classes=10: give both the same"):
-        build(prepared("model=cgan_pd", "discriminator.classes=7", "experiment=tiny"))
+    for model, overrides, message in (
+        ("cgan_pd", ["task.labels=null"], r"generator.classes=10 and task.labels=None, of no labels: both players"),
+        ("cgan_pd", ["discriminator.classes=7"], r"discriminator.classes=7 and task.labels=uniform, of 10 labels"),
+        ("r3gan", ["generator.classes=10", "task.labels=data"], r"discriminator.classes=None and task.labels=data"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(prepared(f"model={model}", *overrides, "experiment=tiny"))
+
+
+def test_networks_that_can_not_be_changed_are_refused():
+    """Weights that are scaled as they are used, layers of zeros, a player that is not there, nothing left to move."""
+    for model, change, message in (
+        ("stylegan2", "networks.G.init=normal", r"networks.G.init=normal: this network scales its weights"),
+        ("progan", "networks.D.spectral=true", r"networks.D.spectral=True: this network scales its weights"),
+        ("r3gan", "networks.G.spectral=true", r"networks.G.spectral=true: stages.0.0.out begins with zeros"),
+        ("vae", "networks.D.dropout=0.1", r"networks.D: this model has no discriminator"),
+        ("dcgan", "networks.D.freeze=[0,2,3,5]", r"networks.D.freeze=.*: nothing is left that could move"),
+        ("dcgan", "networks.D.spectral=abc", r"networks.D.spectral='abc': must be true or false"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(prepared(f"model={model}", change, "experiment=tiny"))
+    assert (
+        build(prepared("model=cgan_pd", "networks.G.spectral=true", "experiment=tiny")).generate(0, 2).isfinite().all()
+    )
+
+
+def test_fine_tuning_passes_spectral_norm_by_and_refuses_another_model():
+    old, new = game(discriminator=mlp(2, 16, 1)), game(discriminator=mlp(2, 16, 1), seed=1)
+    alter(new.D, spectral=True)
+    take_over(new, old.state_dict())
+    assert torch.equal(new.D[0].parametrizations.weight.original, old.D[0].weight)
+    with pytest.raises(ValueError, match="nothing of that run's networks fits"):
+        take_over(new, {"G.other": torch.zeros(3, 3)})

@@ -114,7 +114,7 @@ def test_files_of_any_size_and_mode_give_a_sheet_a_table_and_latents(saved, tmp_
         (["steps=0"], "steps=0: must be a whole number of at least 1"),
         (["lr=-1"], "lr=-1: must be a number"),
         (["pixels=0"], "leaves nothing to go by"),
-        (["extractor=classifier"], "extractor=classifier learns from labelled images"),
+        (["extractor=classifier"], "extractor=classifier learns from images of one class"),
         (["input=nowhere.png"], "there is no such image"),
         (["checkpoint=nowhere.ckpt"], "there is no such file"),
         (["device=cuda:77"], "can't be used here"),

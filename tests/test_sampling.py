@@ -9,7 +9,7 @@ from torch import nn
 
 from ganlab.checkpoint import Sampler
 from ganlab.metrics.protocol import Protocol
-from ganlab.models import dcgan
+from ganlab.models import dcgan, stylegan2
 from ganlab.pictures import WALKS, interpolated
 from ganlab.rng import IndexedRNG, TruncatedRNG
 from ganlab.styles import layers_at, mixed, style_layers
@@ -29,6 +29,16 @@ class Same(nn.Module):
         return z
 
 
+class Shown(nn.Module):
+    def forward(self, ws):
+        return ws[:, None]
+
+
+class Affine(nn.Linear):
+    def forward(self, z, label=None):
+        return super().forward(z)
+
+
 class Styled(nn.Module):
     """A generator of styles whose images show them: pixel (l, d) is number d of the style of layer l."""
 
@@ -36,13 +46,7 @@ class Styled(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.affine = nn.Linear(self.z_dim, self.w_dim)
-
-    def mapping(self, z, label=None):
-        return self.affine(z)
-
-    def synthesis(self, ws):
-        return ws[:, None]
+        self.mapping, self.synthesis = Affine(self.z_dim, self.w_dim), Shown()
 
     def forward(self, z, label=None):
         return self.synthesis(self.mapping(z, label)[:, None].repeat(1, self.layers, 1))
@@ -187,10 +191,23 @@ def test_thirds_cover_all_layers_once():
         assert covered == list(range(layers))
 
 
+def test_styles_of_stylegan2_are_mixed_and_truncated():
+    """Its 6 styles at 16x16; with truncation 0 all styles are the average, and all pictures alike."""
+    torch.manual_seed(0)
+    sampler = Sampler(stylegan2.Generator([1, 16, 16], z_dim=8, width=8, w_dim=8, mapping=2), Generate())
+    assert style_layers(sampler) == 6
+    table = mixed(sampler, 2, 3)
+    assert table.shape == (12, 1, 16, 16)
+    assert torch.allclose(table[1:4], sampler.generate(2, 3), atol=1e-5)  # the top ones
+    assert not torch.allclose(table[5], table[6], atol=1e-3)
+    sampler.truncate(0.0)
+    assert torch.allclose(mixed(sampler, 2, 3)[5:8], sampler.generate(0, 1).expand(3, -1, -1, -1), atol=1e-5)
+
+
 def test_styles_are_counted_and_their_generator_left_as_it_was():
     sampler = Sampler(Styled(), Generate())
     assert style_layers(sampler) == 6
-    assert "synthesis" not in vars(sampler.G)
+    assert not sampler.G.synthesis._forward_pre_hooks
     with pytest.raises(ValueError, match="has no mapping and synthesis, so no styles"):
         mixed(Sampler(dcgan.Generator([1, 16, 16], width=8), Generate()), 1, 1)
     with pytest.raises(ValueError, match="must be coarse, middle, fine"):

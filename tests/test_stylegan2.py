@@ -7,18 +7,15 @@ import pytest
 import scipy.signal
 import torch
 import torch.nn.functional as F
-from composing import composed
-from omegaconf import OmegaConf
 from play import LinearD, game, phase, play
 from torch import nn
 
 from ganlab.models.stylegan2 import Discriminator, Generator, channels_of
+from ganlab.nn.equalized import EqualizedConv2d, EqualizedLinear
 from ganlab.nn.filters import Double, Halve, upfirdn
-from ganlab.nn.modulated import Conv2d, Linear, ModulatedConv2d
-from ganlab.optimizers import lazy_adam
+from ganlab.nn.modulated import Halved, ModulatedConv2d
 from ganlab.phase import Batch, GeneratorOutput, Phase
 from ganlab.rng import BatchRNG
-from ganlab.settings import made
 from ganlab.terms.path_length import PathLength
 
 SIX = {"dtype": torch.float64}
@@ -112,7 +109,7 @@ def test_modulated_convolution_can_be_differentiated_twice(double):
 def test_halving_convolution_by_its_definition(kernel):
     """Low-pass, then convolve at every second place; of 1x1 this is a halving and a convolution."""
     torch.manual_seed(0)
-    layer, x = Conv2d(2, 3, kernel, halve=True).double(), torch.randn(1, 2, 8, 6, **SIX)
+    layer, x = Halved(2, 3, kernel).double(), torch.randn(1, 2, 8, 6, **SIX)
     weight = layer.weight / math.sqrt(2 * kernel**2)
     low = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
     width = 1 + kernel // 2
@@ -133,11 +130,14 @@ def test_demodulation_gives_unit_deviation_whatever_the_style():
 
 def test_equalized_weights_are_scaled_as_they_are_used():
     torch.manual_seed(0)
-    for layer, x in ((Linear(50, 400), torch.randn(200, 50)), (Conv2d(50, 100, 3), torch.randn(4, 50, 12, 12))):
+    for layer, x in (
+        (EqualizedLinear(50, 400), torch.randn(200, 50)),
+        (EqualizedConv2d(50, 100, 3, padding=1), torch.randn(4, 50, 12, 12)),
+    ):
         assert layer.weight.std().item() == pytest.approx(1, abs=0.02)
         assert layer(x)[..., 1:-1].std().item() == pytest.approx(1, abs=0.05)
     x, fan_in = torch.randn(3, 50), 50
-    layer = Linear(50, 400)
+    layer = EqualizedLinear(50, 400)
     layer(x).sum().backward()
     by_hand = x.sum(0).expand(400, 50) / math.sqrt(fan_in)  # of x @ (weight / sqrt(fan in))
     assert torch.allclose(layer.weight.grad, by_hand, rtol=1e-4, atol=1e-5)
@@ -148,11 +148,11 @@ def test_a_layers_own_learning_rate():
     x, changes = torch.randn(3, 16), {}
     for lr in (1.0, 0.01):
         torch.manual_seed(0)
-        layer = Linear(16, 2, bias=0.5, lr=lr)
+        layer = EqualizedLinear(16, 2, bias=0.5, rate=lr)
         if lr == 1:
             first = layer(x)
         assert torch.allclose(layer(x), first, atol=1e-6)
-        used = lambda layer=layer: (layer.weight * layer.scale, layer.bias * layer.lr)
+        used = lambda layer=layer: (layer.weight * layer.scale, layer.bias * layer.rate)
         before = [p.detach().clone() for p in used()]
         layer(x).square().sum().backward()
         torch.optim.Adam(layer.parameters(), lr=0.1).step()
@@ -302,17 +302,6 @@ def test_what_does_not_work_is_refused():
         Generator([3, 16, 16], mixing=2)
     with pytest.raises(ValueError, match="model=mlp"):
         Generator([2])
-
-
-def test_optimizers_are_corrected_for_lazy_terms():
-    """Karras et al. 2020, appendix B: 2.5e-3 and 0.99 for c = 4/5 of G and 16/17 of D."""
-    weights, optimizer = [nn.Parameter(torch.zeros(2))], composed("model=stylegan2").optimizer
-    for player, lr, beta in (("G", 2.0e-3, 0.9919919678), ("D", 2.3529412e-3, 0.9905854573)):
-        adam = made(OmegaConf.to_container(optimizer[player], resolve=True))(weights)
-        assert adam.defaults["lr"] == pytest.approx(lr)
-        assert adam.defaults["betas"] == pytest.approx((0, beta), abs=1e-9)
-    with pytest.raises(ValueError, match="every=0"):
-        lazy_adam(weights, every=0, lr=1e-3, betas=(0, 0.99))
 
 
 # -------------------------------------------------------------------------------------------------------- path length

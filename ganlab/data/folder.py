@@ -90,16 +90,23 @@ class Folder(Images):
         path = next((p for p in (self.root / table, self.root.parent / table, Path(table)) if p.is_file()), None)
         if path is None:
             raise Unavailable(f"data.attributes={table}: there is no such file, in {self.root} or beside it")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if "," in lines[0]:
-            (_, *names), *rows = csv.reader(lines)
-        else:  # as CelebA's own: a count, then names, separated by blanks
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        if lines and lines[0].strip().isdigit():  # as CelebA's own: a count, then names, separated by blanks
             names, rows = lines[1].split(), [line.split() for line in lines[2:]]
-        wanted = list(self.attribute_names or names)
+        else:
+            (_, *names), *rows = [row for row in csv.reader(lines) if row] or [[""]]
+        for row in rows:
+            if len(row) != len(names) + 1 or not set(row[1:]) <= {"0", "1", "-1"}:
+                raise Unavailable(
+                    f"data.attributes={table}: a file's name and {len(names)} times 1, 0 or -1, with commas, were "
+                    f"expected, and there is {','.join(row)[:80]!r}"
+                )
+        chosen = [self.attribute_names] if isinstance(self.attribute_names, str) else self.attribute_names
+        wanted = list(chosen or names)
         if missing := [name for name in wanted if name not in names]:
             raise Unavailable(f"data.attribute_names: {path} has no {', '.join(missing)}; there are {', '.join(names)}")
         at = [names.index(name) for name in wanted]
-        known = {row[0]: [float(float(row[1:][i]) > 0) for i in at] for row in rows if row}
+        known = {row[0]: [float(row[1:][i] == "1") for i in at] for row in rows}
         of = [known.get(p.relative_to(self.root).as_posix(), known.get(p.name)) for p in self.paths]
         if None in of:
             first, count = self.paths[of.index(None)].name, of.count(None)

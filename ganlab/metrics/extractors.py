@@ -93,9 +93,9 @@ class Classifier(Extractor):
         self.accuracy, self.hash = math.nan, ""
 
     def check(self, facts: dict[str, Any]) -> None:
-        if len(facts["shape"]) != 3 or not facts["classes"]:
+        if len(facts["shape"]) != 3 or not facts["classes"] or facts.get("several"):
             raise ValueError(
-                "extractor=classifier learns from labelled images, and the data has none: use another extractor"
+                "extractor=classifier learns from images of one class each, which the data has not: use another one"
             )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -47,6 +47,8 @@ class Discriminator(nn.Module):
     width      channels of the largest map
     """
 
+    is_autoencoder = True
+
     def __init__(self, shape: Sequence[int], code_dim: int = 64, width: int = 128):
         super().__init__()
         channels, doublings, (h, w) = sizes(shape)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.nn.conditional import LabelEmbedding
+from ganlab.nn.equalized import EqualizedConv2d, EqualizedLinear
 from ganlab.nn.filters import Double
 from ganlab.nn.minibatch import MinibatchStd
-from ganlab.nn.modulated import Conv2d, Linear, ModulatedConv2d, activated
+from ganlab.nn.modulated import Halved, ModulatedConv2d, activated
 from ganlab.nn.pyramid import image_shape, pyramid
 from ganlab.phase import GeneratorOutput, full
 
@@ -41,7 +42,7 @@ class Mapping(nn.Module):
         super().__init__()
         self.label = LabelEmbedding(classes, w_dim) if classes else None
         have = [z_dim + (w_dim if classes else 0)] + [w_dim] * (layers - 1)
-        self.layers = nn.Sequential(*[Linear(n, w_dim, lr=0.01) for n in have])
+        self.layers = nn.Sequential(*[EqualizedLinear(n, w_dim, rate=0.01) for n in have])
 
     def forward(self, z: Tensor | None, label: Tensor | None = None) -> Tensor:
         with torch.autocast(next(self.parameters()).device.type, enabled=False):
@@ -180,8 +181,8 @@ class Halving(nn.Module):
 
     def __init__(self, have: int, out: int, shortcut: bool):
         super().__init__()
-        self.conv1, self.conv2 = Conv2d(have, have, 3), Conv2d(have, out, 3, halve=True)
-        self.shortcut = Conv2d(have, out, 1, bias=False, halve=True) if shortcut else None
+        self.conv1, self.conv2 = EqualizedConv2d(have, have, 3, padding=1), Halved(have, out, 3)
+        self.shortcut = Halved(have, out, 1, bias=None) if shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
         h = activated(self.conv2(activated(self.conv1(x))))
@@ -211,20 +212,20 @@ class Discriminator(nn.Module):
         doublings, base = pyramid(height, breadth, "stylegan2")
         maps = channels_of(base, doublings, width, capacity)[::-1]
         self.classes = classes
-        self.inside = Conv2d(channels, maps[0], 1)
+        self.inside = EqualizedConv2d(channels, maps[0], 1)
         self.blocks = nn.Sequential(*[
             Halving(maps[i], maps[i + 1], architecture == "resnet") for i in range(doublings)
         ])  # fmt: skip
         last = maps[-1]
         self.deviation = MinibatchStd(minibatch_std) if minibatch_std else nn.Identity()
-        self.conv = Conv2d(last + (1 if minibatch_std else 0), last, 3)
-        self.linear = Linear(last * math.prod(base), last)
+        self.conv = EqualizedConv2d(last + (1 if minibatch_std else 0), last, 3, padding=1)
+        self.linear = EqualizedLinear(last * math.prod(base), last)
         self.label = Mapping(0, last, mapping, classes) if classes else None
-        self.out = Linear(last, last if classes else 1)
+        self.out = EqualizedLinear(last, last if classes else 1)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.blocks(activated(self.inside(x)))
-        h = activated(self.conv(self.deviation(full(h))))  # a spread is small: not in half precision
+        h = activated(self.conv(self.deviation(h)))
         h = self.out(activated(self.linear(h.flatten(1))))
         if self.label is None:
             return h.flatten(0)

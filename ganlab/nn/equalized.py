@@ -1,4 +1,4 @@
-"""Layers of growing networks: weights that learn at the same speed everywhere, and features of a fixed length.
+"""Layers with an equalized learning rate, and features of a fixed length.
 
 Progressive Growing of GANs for Improved Quality, Stability, and Variation (Karras et al. 2018), arXiv:1710.10196,
 section 4.
@@ -13,42 +13,54 @@ from torch import Tensor, nn
 from ganlab.phase import full
 
 
-class EqualizedLinear(nn.Linear):
-    """x [N, have] -> [N, out]. Weights are drawn from N(0, 1) and scaled by gain / sqrt(have) in use, so that Adam's
-    steps are the same share of each layer's weights (section 4.1). Bias 0.
+class Equalized(nn.Module):
+    """Weights are stored as N(0, 1) and scaled by gain / sqrt(fan in) as they are used, so that Adam's steps are the
+    same share of each layer's weights (section 4.1).
 
     gain   sqrt(2) before a (leaky) ReLU, 1 before nothing
     rate   factor on the learning rate of weights and bias: they are stored 1 / rate times as large
+    bias   its first value; None: there is none
     """
 
-    def __init__(self, have: int, out: int, gain: float = 1.0, rate: float = 1.0):
-        super().__init__(have, out)
-        self.scale, self.rate = rate * gain / math.sqrt(have), rate
-        nn.init.normal_(self.weight, 0.0, 1 / rate)
-        nn.init.zeros_(self.bias)
+    equalized = True  # what is done to weights from outside would be scaled too
+
+    def __init__(self, shape: tuple[int, ...], gain: float, rate: float, bias: float | None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(shape) / rate)  # [out, have, ...]
+        self.bias = None if bias is None else nn.Parameter(torch.full(shape[:1], bias / rate))
+        self.scale, self.rate = rate * gain / math.sqrt(math.prod(shape[1:])), rate
+
+    def scaled(self) -> tuple[Tensor, Tensor | None]:
+        return self.weight * self.scale, None if self.bias is None else self.bias * self.rate
+
+
+class EqualizedLinear(Equalized):
+    """x [N, have] -> [N, out]."""
+
+    def __init__(self, have: int, out: int, gain: float = 1.0, rate: float = 1.0, bias: float | None = 0.0):
+        super().__init__((out, have), gain, rate, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias * self.rate)
+        return F.linear(x, *self.scaled())
 
 
-class EqualizedConv2d(nn.Conv2d):
-    """The same for convolutions: x [N, have, H, W] -> [N, out, H', W'], scaled by gain / sqrt(fan in).
+class EqualizedConv2d(Equalized):
+    """x [N, have, H, W] -> [N, out, H', W'].
 
-    kernel, padding   as nn.Conv2d's
+    kernel, padding, stride   as nn.Conv2d's
     """
 
     def __init__(
-        self, have: int, out: int, kernel: int | tuple[int, int], padding: int | tuple[int, int] = 0,
-        gain: float = 1.0, rate: float = 1.0,
+        self, have: int, out: int, kernel: int | tuple[int, int], padding: int | tuple[int, int] = 0, stride: int = 1,
+        gain: float = 1.0, rate: float = 1.0, bias: float | None = 0.0,
     ):  # fmt: skip
-        super().__init__(have, out, kernel, padding=padding)
-        self.scale, self.rate = rate * gain / math.sqrt(self.weight[0].numel()), rate
-        nn.init.normal_(self.weight, 0.0, 1 / rate)
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        super().__init__((out, have, *sides), gain, rate, bias)
+        self.padding, self.stride = padding, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        assert self.bias is not None
-        return F.conv2d(x, self.weight * self.scale, self.bias * self.rate, padding=self.padding)
+        weight, bias = self.scaled()
+        return F.conv2d(x, weight, bias, self.stride, self.padding)
 
 
 class PixelNorm(nn.Module):

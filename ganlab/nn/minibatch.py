@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ganlab.phase import full
+
 
 class MinibatchStd(nn.Module):
     """Appends one feature: the standard deviation over a group of samples, averaged over all features and places
@@ -18,6 +20,7 @@ class MinibatchStd(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
+        x = full(x)  # a spread is small: not in half precision
         spread = [(part.var(0, unbiased=False) + 1e-8).sqrt().mean() for part in x.split(self.group)]
         sizes = [len(part) for part in x.split(self.group)]
         feature = torch.cat([value.expand(n) for value, n in zip(spread, sizes, strict=True)])

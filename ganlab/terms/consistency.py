@@ -37,6 +37,9 @@ class Consistency(Term):
         super().__init__(weight, every, **kwargs)
         self.augment, self.fake = augment, fake
 
+    def set_clock(self, seen: int) -> None:
+        getattr(self.augment, "set_clock", lambda seen: None)(seen)
+
     def forward(self, phase: Phase) -> Tensor:
         cond = phase.batch.cond
         value = apart(phase.on_real, phase.judge(self.augment(phase.real, phase.rng), phase.batch.told_with_real))
@@ -73,25 +76,28 @@ class LeCam(Term):
 
     on_real: Tensor
     on_fake: Tensor
+    moves: Tensor
 
     def __init__(self, weight: Any = 0.3, every: int = 1, decay: float = 0.99, **kwargs: Any):
         super().__init__(weight, every, **kwargs)
         if not 0 <= decay < 1:
             raise ValueError(f"terms.lecam.decay={decay}: must be at least 0 and below 1")
         self.decay = decay
-        for name in ("on_real", "on_fake"):
+        for name in ("on_real", "on_fake", "moves"):
             self.register_buffer(name, torch.zeros(()))
 
     def forward(self, phase: Phase) -> Tensor:
         pairs = zip(rows(phase.on_real), rows(phase.on_fake), strict=True)
         losses = [(x - self.on_fake).square().mean(1) + (y - self.on_real).square().mean(1) for x, y in pairs]
-        return torch.stack(losses).mean(0)
+        return torch.stack(losses).mean(0) * (self.moves > 0)  # there is no past yet in the first move
 
     def after_move(self, phase: Phase) -> None:
         if phase.player == "D":
+            step = torch.where(self.moves > 0, 1 - self.decay, 1.0)  # the first value is taken as it is
+            self.moves += 1
             for average, side in ((self.on_real, phase.on_real), (self.on_fake, phase.on_fake)):
                 logits = torch.cat([part.flatten() for part in rows(side)])
-                average.lerp_(phase.mean(logits).to(average), 1 - self.decay)
+                average.lerp_(phase.mean(logits).to(average), step)
 
 
 class Drift(Term):

@@ -37,7 +37,7 @@ class Information(Term):
 
     def forward(self, phase: Phase) -> Tensor:
         sizes = [*self.categories, self.continuous]
-        told = phase.on_fake.aux.float().split(sizes, 1)
+        told = phase.on_fake.aux.split(sizes, 1)
         true = phase.batch.inputs[:, -sum(sizes) :].float().split(sizes, 1)
         categorical = zip(told[:-1], true[:-1], strict=True)
         squares = (told[-1] - true[-1]).square().sum(1) / 2

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganlab.phase import Phase, full
+from ganlab.phase import DiscriminatorOutput, Phase, full
 from ganlab.terms import Term
 
 
@@ -32,9 +32,9 @@ class Classify(Term):
     def forward(self, phase: Phase) -> Tensor:
         parts = []
         if phase.player == "D" and self.real:
-            parts.append(cross_entropy(phase.on_real.aux.float(), phase.batch.told_with_real))
+            parts.append(cross_entropy(class_logits(phase.on_real), phase.batch.told_with_real))
         if phase.player == "G" or self.fake:
-            parts.append(cross_entropy(phase.on_fake.aux.float(), phase.batch.cond))
+            parts.append(cross_entropy(class_logits(phase.on_fake), phase.batch.cond))
         return sum(parts[1:], start=parts[0])
 
 
@@ -125,3 +125,9 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     if label.dim() == 2:
         return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none").mean(1)
     return F.cross_entropy(logits, label, reduction="none")
+
+
+def class_logits(output: DiscriminatorOutput) -> Tensor:
+    if not isinstance(output.aux, Tensor):
+        raise ValueError("terms.classify needs a D that names the class, as model=acgan has it")
+    return full(output.aux)

@@ -96,9 +96,13 @@ class GradientPenalty(Penalty):
 
         return tree_map(between, phase.real, phase.fake)
 
+    def told(self, phase: Phase) -> Data:
+        """The labels of these points."""
+        return phase.batch.cond
+
     def penalty(self, phase: Phase) -> Tensor:
         x = tree_map(lambda t: t.detach().requires_grad_(), self.points(phase))
-        gradients = input_gradient(phase.judge(x, phase.batch.cond), x)
+        gradients = input_gradient(phase.judge(x, self.told(phase)), x)
         squared = torch.stack([squared_norm(part) for part in ([[g] for g in gradients] if self.each else [gradients])])
         excess = squared.clamp_min(1e-24).sqrt() - self.target  # the clamp keeps the gradient of sqrt finite at 0
         return (excess.relu() if self.one_sided else excess).square().mean(0)
@@ -116,6 +120,9 @@ class DRAGAN(GradientPenalty):
 
     def check(self, gan: Any) -> None:  # the paper uses it with batch norm
         Penalty.check(self, gan)
+
+    def told(self, phase: Phase) -> Data:
+        return phase.batch.told_with_real
 
     def points(self, phase: Phase) -> Data:
         def around(x: Tensor) -> Tensor:

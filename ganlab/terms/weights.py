@@ -25,7 +25,9 @@ class Orthogonal(Term):
         net = phase.G if self.player == "G" else phase.D
         assert net is not None
         tables = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-        rows = [p.flatten(1) for p in net.parameters() if p.dim() > 1 and id(p) not in tables]
+        turned = {id(p) for m in net.modules() if isinstance(m, nn.ConvTranspose2d) for p in m.parameters()}
+        filters = [p for p in net.parameters() if p.dim() > 1 and id(p) not in tables]
+        rows = [(p.transpose(0, 1) if id(p) in turned else p).flatten(1) for p in filters]
         with torch.autocast(rows[0].device.type, enabled=False):
             products = [w @ w.T for w in rows]
             return torch.stack([(p - p.diag().diag()).square().sum() for p in products]).sum()
@@ -50,7 +52,8 @@ class History(Term):
         return [(w, getattr(self, f"mean{i}")) for i, w in enumerate(net.parameters())]
 
     def forward(self, phase: Phase) -> Tensor:
-        return torch.stack([(w - mean).square().sum() for w, mean in self.weights(phase)]).sum()
+        past = self.moves > 0  # in the first move there is none
+        return torch.stack([(w - mean).square().sum() for w, mean in self.weights(phase)]).sum() * past
 
     def after_move(self, phase: Phase) -> None:
         if phase.player == self.player:
