@@ -74,7 +74,8 @@ class DiffAugment(OfImages):
         super().__init__()
         self.policy = [kind.strip() for kind in policy.split(",")]
         if unknown := set(self.policy) - set(self.KINDS):
-            raise ValueError(f"augment.policy={policy}: {', '.join(unknown)} is none of {', '.join(self.KINDS)}")
+            wrong, known = ", ".join(unknown), ", ".join(self.KINDS)
+            raise ValueError(f"augment.diffaugment.policy={policy}: {wrong} is none of {known}")
 
     def forward(self, x: Tensor, rng: SampleRNG) -> Tensor:
         """x: [N, C, H, W]."""
