@@ -45,7 +45,7 @@ def up(x):
 # ------------------------------------------------------------------------------------------------- ProGAN, MSG-GAN
 
 
-def equalized(x, ps, gain=math.sqrt(2), padding=1):
+def equalized(x, ps, gain=2**0.5, padding=1):
     """A convolution, or for x [N, C] a product, with weights gain / sqrt(fan in) times what is stored."""
     weight, bias = next(ps), next(ps)
     scaled = weight * gain / math.sqrt(weight[0].numel())
