@@ -166,6 +166,26 @@ def test_warps_of_a_smooth_picture(kind, known, to_old):
     assert torch.allclose(y[inside, inside], wave(places @ to_old.double().T)[inside, inside], atol=0.005)
 
 
+@pytest.mark.parametrize(("policy", "blits"), [("g", 0), ("bg", 3)])
+def test_changes_follow_each_other_in_the_papers_order(policy, blits):
+    """Appendix B: flip, turn, shift, scale, rotate, stretch, rotate, move. The place in the old picture is found by
+    undoing the last of them first, so that their inverses stand from left to right."""
+    factor, c, s = 2**0.12, math.cos(0.2 * math.pi), math.sin(0.2 * math.pi)
+    away = lambda distance: np.array([[1, 0, distance], [0, 1, distance], [0, 0, 1]])
+    rotate = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    inverses = [
+        np.diag([-1, 1, 1]), np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), away(1),  # 0.2 / 8 of 32, whole
+        np.diag([factor, factor, 1]), rotate, np.diag([factor, 1 / factor, 1]), rotate, away(2.4),  # 0.6 / 8 of 32
+    ][3 - blits :]  # fmt: skip
+    to_old = torch.from_numpy(np.linalg.multi_dot(inverses))
+    axis = torch.arange(32, **SIX) - 15.5
+    places = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+    y = once(policy, wave(places)[None, None], uniform=0.6, normal=0.6, integer=1)[0, 0]
+    inside = slice(10, 22)
+    expected = wave(places @ to_old[:2, :2].T + to_old[:2, 2])
+    assert torch.allclose(y[inside, inside], expected[inside, inside], atol=0.005)
+
+
 def test_moves_by_any_distance():
     axis = torch.arange(32, **SIX) - 15.5
     places = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
@@ -240,7 +260,9 @@ def test_the_laws_of_color():
     assert draw.contrast()[:, 0, 0].log2().std().item() == pytest.approx(0.5, rel=0.03)
     saturated = draw.saturation()[:, 0, 0] - draw.saturation().new_tensor(1 / 3)  # 1/3 + 2/3 s
     assert (saturated * 3 / 2).log2().std().item() == pytest.approx(1, rel=0.03)
-    assert draw.hue()[:, :3, :3].mean((0, 1, 2)).item() == pytest.approx(1 / 3, abs=1e-6)  # grey stays grey
+    hue = draw.hue()  # around grey by any angle: the trace is 1 + 2 cos, the odd part sin / sqrt(3)
+    angles = torch.atan2(math.sqrt(3) / 2 * (hue[:, 1, 0] - hue[:, 0, 1]), (3 * hue[:, 0, 0] - 1) / 2)
+    assert torch.allclose(angles.sort().values, torch.linspace(-math.pi, math.pi, n, **SIX), atol=0.1)
     assert draw.luma()[:, :3, :3].sum((1, 2)).mean().item() == pytest.approx(0, abs=0.1)  # 3 or -3
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from ganlab.models import mlp, r3gan, resnet
+from ganlab.models import biggan, mlp, r3gan, resnet
 from ganlab.models.packed import Packed
 from ganlab.nn.attention import SelfAttention2d
 from ganlab.nn.conditional import ConditionalBatchNorm2d
@@ -29,9 +29,10 @@ def test_conditional_batch_norm_by_hand():
     assert torch.allclose(before(x.float(), label), torch.nn.BatchNorm2d(3)(x.float()), atol=1e-6)
 
 
-def test_projection_adds_the_inner_product_with_the_labels_embedding():
+@pytest.mark.parametrize("model", [resnet, biggan])
+def test_projection_adds_the_inner_product_with_the_labels_embedding(model):
     torch.manual_seed(0)
-    D = resnet.Discriminator([3, 16, 16], width=8, classes=5).eval()
+    D = model.Discriminator([3, 16, 16], width=8, classes=5).eval()
     x, label = torch.randn(4, 3, 16, 16), torch.tensor([0, 4, 2, 2])
     h = D.blocks(x).relu().sum((2, 3))
     expected = [D.out(h)[n, 0] + sum(D.label.weight[label[n]] * h[n]) for n in range(4)]
