@@ -1,7 +1,7 @@
 """Draws how a score goes on over training, one colour for each method, one line for each seed:
 python benchmarks/few_images.py RUNS docs/few_images.png, RUNS having a folder METHOD/SEED for each run.
 
-Prints a table: the best score of each run, when it was, and the last.
+Prints a table: of each run the lowest score up to 60 kimg, the highest after it, and the last.
 """
 
 import csv
@@ -27,13 +27,12 @@ def main(runs: Path, picture: Path) -> None:
         for i, run in enumerate(sorted((runs / method).iterdir())):
             name, kimg, values = curve(run)
             axes.plot(kimg, values, color=color, label=method if i == 0 else None)
-            best = min(values)
-            print(
-                f"| {method} | {run.name} | {best:.1f} at {kimg[values.index(best)]:.0f} kimg | {values[-1]:.1f} "
-                f"at {kimg[-1]:.0f} kimg |"
-            )
-    axes.set(xlabel="kimg", ylabel=name)
-    axes.set_ylim(0)
+            points = list(zip(values, kimg, strict=True))
+            low = min(point for point in points if point[1] <= 60)
+            high = max(points[points.index(low) :])
+            columns = " | ".join(f"{value:.1f} at {when:.0f} kimg" for value, when in (low, high, points[-1]))
+            print(f"| {method} | {run.name} | {columns} |")
+    axes.set(xlabel="kimg", ylabel=name, yscale="log")
     axes.legend()
     figure.savefig(picture, dpi=110)
 
