@@ -277,8 +277,8 @@ def test_trained_weights_see_what_is_alike(tmp_path):
         (Inception(), {"shape": [4, 32, 32]}, "1 or 3 channels"),
         (Inception(), {"shape": [2]}, "extractor=pixels"),
         (LPIPS(), {"shape": [3, 16, 16]}, "at least 32x32"),
-        (Classifier(), {"shape": [3, 32, 32], "classes": None}, "labelled images"),
-        (Classifier(), {"shape": [2], "classes": 8}, "labelled images"),
+        (Classifier(), {"shape": [3, 32, 32], "classes": None}, "images of one class each"),
+        (Classifier(), {"shape": [2], "classes": 8}, "images of one class each"),
     ],
 )
 def test_extractors_refuse_data_they_can_not_see(extractor, facts, message):
