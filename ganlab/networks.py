@@ -56,7 +56,7 @@ def alter(
     if dropout:
         first = layers(net)[0]
         for layer in layers(net):
-            if (type(layer), layer.weight.shape[1]) != (type(first), first.weight.shape[1]):
+            if (type(layer), inputs(layer)) != (type(first), inputs(first)):
                 layer.register_forward_pre_hook(Dropped(dropout))
     for start in [freeze] if isinstance(freeze, str) else freeze:
         chosen = [p for name, p in net.named_parameters() if name == start or name.startswith(f"{start}.")]
@@ -72,6 +72,11 @@ def alter(
 def layers(net: nn.Module) -> list[Any]:
     """All linear and convolutional ones."""
     return [layer for layer in net.modules() if isinstance(layer, LAYERS)]
+
+
+def inputs(layer: Any) -> int:
+    """Features or channels that it is handed."""
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
 def normalise(net: nn.Module, key: str = "networks.*") -> None:

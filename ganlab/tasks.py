@@ -198,9 +198,6 @@ class Codes(Generate):
 class Progressive(Generate):
     """From noise to data, with a G that grows: the reals have as much detail as G's fakes have by then."""
 
-    def __init__(self, z_dim: int | None = None, z: Literal["normal", "uniform"] = "normal"):
-        super().__init__(z_dim, z)
-
     def check(self, gan: Any) -> None:
         super().check(gan)
         if not hasattr(gan.G, "faded"):
@@ -218,9 +215,6 @@ class Progressive(Generate):
 class MultiScale(Generate):
     """From noise to data at several scales: D sees (largest, ..., smallest), of the fakes as G makes them, with the
     smaller ones as its aux; of the reals by averaging pixels."""
-
-    def __init__(self, z_dim: int | None = None, z: Literal["normal", "uniform"] = "normal"):
-        super().__init__(z_dim, z)
 
     def check(self, gan: Any) -> None:
         super().check(gan)

@@ -64,6 +64,9 @@ def test_dropout_drops_in_training_only_and_never_the_logits():
     assert lost.any(2).float().mean() == pytest.approx(0.5, abs=0.1)
     assert handed[4].float().mean() == pytest.approx(0.5, abs=0.1)
     assert (logits != 0).all()
+    twice = nn.Sequential(nn.ConvTranspose2d(4, 8, 4), nn.ConvTranspose2d(8, 8, 4))
+    alter(twice, dropout=0.5)
+    assert [len(layer._forward_pre_hooks) for layer in twice] == [0, 1]  # by what goes in, not by what comes out
 
 
 def test_frozen_layers_do_not_move_and_unknown_ones_are_named():
