@@ -207,6 +207,7 @@ FREE = (
     "data.memory",
     "data.workers",
     "data.rounds",
+    "data.on_bad",  # a set without bad files is the same, and one with some was refused
     "lr_schedule.stop",
     "augment.noise.deviation.stop",
 )  # the last two follow the budget

@@ -6,7 +6,7 @@ is ramped down, and the start. Its regularised noise maps are left out: G's own 
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,8 @@ def project(
 
     from ganlab.checkpoint import Sampler
     from ganlab.checks import check_targets
-    from ganlab.data.folder import decode
+    from ganlab.data.decode import Bad, decode
+    from ganlab.data.folder import refuse, tried
     from ganlab.files import atomic, write_text
     from ganlab.metrics.fit import as_floats
     from ganlab.metrics.scorer import named
@@ -183,7 +184,10 @@ def project(
         net = net.to(sampler.device).eval().requires_grad_(False)
         see = lambda x: named(net(x))["features"].flatten(1)
     folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "projected" / Path(input).stem
-    targets = torch.stack([as_floats(decode(path, shape)) for path in paths]).to(sampler.device)
+    images: list[Any] = list(tried(lambda i: decode(paths[i], shape), paths, "reading images"))
+    if bad := {image.path: image.reason for image in images if isinstance(image, Bad)}:
+        refuse(bad, len(paths))
+    targets = as_floats(torch.stack(images)).to(sampler.device)
     found = []
     batches = range(0, len(paths), batch_size)
     with tqdm(total=len(batches) * steps, desc="projecting", unit="step", disable=None) as bar:
@@ -209,21 +213,21 @@ def project(
     return folder
 
 
-def images_in(path: Path) -> list[Path]:
+def images_in(path: Path) -> Sequence[Path]:
     """The image file, or all below the folder.
 
     Raises:
         Unavailable: there are none
     """
-    from ganlab.data.folder import EXTENSIONS
+    from ganlab.data.scan import images_below
     from ganlab.files import Unavailable
 
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-    if not found:
-        raise Unavailable(f"input={path}: there is no such image, nor a folder with any")
-    return found
+    found = images_below(path)
+    if not found.names:
+        raise Unavailable(f"input={path}: there is no such image, nor a folder with any {found.told()}".rstrip())
+    return found.names
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ MOST = 8  # GiB of images from a zip
 
 def found_in(path: Path, title: str) -> Folder:
     folder = Folder(str(path))
+    folder.advice = ""
     try:
         folder.facts()
     except ValueError:
