@@ -185,7 +185,7 @@ def project(
         see = lambda x: named(net(x))["features"].flatten(1)
     folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "projected" / Path(input).stem
     images: list[Any] = list(tried(lambda i: decode(paths[i], shape), paths, "reading images"))
-    if bad := {image.path: image.reason for image in images if isinstance(image, Bad)}:
+    if bad := [image for image in images if isinstance(image, Bad)]:
         refuse(bad, len(paths))
     targets = as_floats(torch.stack(images)).to(sampler.device)
     found = []

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -72,9 +72,8 @@ class Folder(Images):
         self.paths, kinds = found.names, " ".join(sorted(EXTENSIONS))
         if about["bad"]:
             if self.on_bad == "error":
-                refuse(
-                    {self.root / name: reason for name, reason in about["bad"].items()}, len(found.names), self.advice
-                )
+                name, reason = next(iter(about["bad"].items()))
+                refuse([Bad(self.root / name, reason)], len(found.names), self.advice, about["count"])
             self.paths = found.names.but(set(about["bad"]))
             count, names = len(about["bad"]), len(found.names)
             tell(f"data.on_bad=skip: {count:,} of {names:,} can't be read and are left out, listed in {about['file']}")
@@ -206,20 +205,18 @@ class OnDisk:
             def fill(i: int) -> None:
                 array[i] = decode(self.paths[i], self.shape).numpy()
 
-            if bad := {
-                bad.path: bad.reason for bad in tried(fill, self.paths, "reading images") if isinstance(bad, Bad)
-            }:
+            if bad := [bad for bad in tried(fill, self.paths, "reading images") if isinstance(bad, Bad)]:
                 refuse(bad, len(self), self.advice)
             with atomic(cached) as file:
                 np.save(file, array)
         return torch.from_numpy(np.load(cached))
 
 
-def refuse(bad: Mapping[Path, str], total: int, advice: str = "") -> None:
-    """Raises Bad for the first of these {path: reason} of so many images, and says how many others there are."""
-    path, reason = next(iter(bad.items()))
-    others = f", nor can {len(bad) - 1:,} others of {total:,}" if len(bad) > 1 else ""
-    raise Bad(path, f"{reason}{others}", advice)
+def refuse(bad: Sequence[Bad], total: int, advice: str = "", count: int | None = None) -> None:
+    """Raises the first of these errors of so many images, and says how many others there are."""
+    others = (count or len(bad)) - 1
+    also = f", nor can {others:,} others of {total:,}" if others else ""
+    raise Bad(bad[0].path, f"{bad[0].reason}{also}", advice)
 
 
 def tried(function: Callable[[int], T], paths: Sequence[Path], what: str) -> Iterator[T | Bad]:
@@ -234,19 +231,21 @@ def tried(function: Callable[[int], T], paths: Sequence[Path], what: str) -> Ite
     bar = tqdm(desc=what, total=len(paths), unit="image", disable=len(paths) < 2000, leave=False)
     with ThreadPoolExecutor() as pool, bar:
         for first in range(0, len(paths), 4096):  # millions of futures at once would fill the memory
-            for result in pool.map(attempt, range(first, min(first + 4096, len(paths)))):
-                bar.update()
-                yield result
+            chunk = range(first, min(first + 4096, len(paths)))
+            pieces = [chunk[i : i + 32] for i in range(0, len(chunk), 32)]
+            for results in pool.map(lambda piece: [attempt(i) for i in piece], pieces):
+                yield from results
+                bar.update(len(results))
 
 
 def surveyed(found: Found, on_bad: str) -> dict[str, Any]:
     """What the headers of all files say, or with on_bad="skip" their pixels: sizes [[h, w, how many]], the most common
-    three, how many are different, whether all are grey, and bad {relative name: reason}. Kept in `file` until a file
-    changes."""
+    three, how many are different, whether all are grey, and bad {relative name: reason}; on_bad="error": the first of
+    them, and their count. Kept in `file` until a file changes."""
     root, names = found.names.root, found.names
     path = cache_folder("folders") / f"{stamp(names, on_bad, sorted(found.bad.items()))}.json"
     if not path.exists():
-        sizes, grey, bad = Counter[tuple[int, int]](), True, dict(found.bad)
+        sizes, grey, bad, count = Counter[tuple[int, int]](), True, dict(found.bad), len(found.bad)
 
         def look(i: int) -> tuple[int, int, bool]:
             if on_bad == "skip":
@@ -255,12 +254,14 @@ def surveyed(found: Found, on_bad: str) -> dict[str, Any]:
 
         for i, result in enumerate(tried(look, names, "looking at images")):
             if isinstance(result, Bad):
-                bad[names[i].relative_to(root).as_posix()] = result.reason
+                count += 1
+                if on_bad == "skip" or not bad:
+                    bad[names[i].relative_to(root).as_posix()] = result.reason
             else:
                 sizes[result[:2]] += 1
                 grey &= result[2]
         common = [[*size, n] for size, n in sizes.most_common(3)]
-        about = {"sizes": common, "different": len(sizes), "grey": grey, "bad": bad}
+        about = {"sizes": common, "different": len(sizes), "grey": grey, "bad": bad, "count": count}
         if bad and on_bad == "error":  # about to be refused
             return about | {"file": None}
         write_text(path, json.dumps(about, indent=1))
