@@ -18,11 +18,12 @@ OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
 def main(cfg: DictConfig) -> None:
     from ganlab.evaluate import resolved
     from ganlab.files import Unavailable
+    from ganlab.limits import ANALYZE
 
     if OmegaConf.is_missing(cfg, "checkpoint"):
         sys.exit("error: checkpoint is not set: say which one, as in checkpoint=outputs/.../checkpoints/best.ckpt")
     try:
-        analyze(resolved(cfg))
+        analyze(resolved(cfg, ANALYZE))
     except (ValueError, Unavailable) as error:
         sys.exit(f"error: {error}")
 

@@ -18,11 +18,11 @@ OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    from ganlab import launch
+    from ganlab import launch, limits
     from ganlab.files import Unavailable
 
     try:
-        settings = resolved(cfg)
+        settings = resolved(cfg, limits.EVALUATE)
         if settings["self_test"]:
             print(self_test(settings))
             return
@@ -36,11 +36,16 @@ def main(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The settings as plain values, completed with what only the data knows."""
-    from ganlab import checks
+def resolved(cfg: DictConfig, kinds: dict[str, Any]) -> dict[str, Any]:
+    """The settings as plain values, completed with what only the data knows.
+
+    kinds   {key: of which kind its value must be}
+    """
+    from ganlab import checks, limits
     from ganlab.settings import made
 
+    plain: Any = OmegaConf.to_container(cfg)
+    limits.check_values(plain, kinds, hydra.utils.get_object)
     if cfg.data is not None:
         given = OmegaConf.to_container(cfg.data, resolve=True)
         checks.check_targets("data", given, hydra.utils.get_object)

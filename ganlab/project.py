@@ -15,6 +15,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ganlab.conf import CONF
+from ganlab.limits import check_arguments
 
 SPACES = ("auto", "z", "w", "ws")
 
@@ -27,7 +28,9 @@ def main(cfg: DictConfig) -> None:
         if OmegaConf.is_missing(cfg, key):
             sys.exit(f"error: {key} is not set: say which one, as in {key}={example}")
     try:
-        project(**OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        settings: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_arguments("", settings, project)
+        project(**settings)
     except (ValueError, Unavailable) as error:
         sys.exit(f"error: {error}")
 

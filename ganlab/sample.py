@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ganlab.conf import CONF
+from ganlab.limits import check_arguments
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="sample")
@@ -16,13 +17,15 @@ def main(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "checkpoint"):
         sys.exit("error: checkpoint is not set: say which one, as in checkpoint=outputs/.../checkpoints/best.ckpt")
     try:
-        sample(**OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        settings: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_arguments("", settings, sample)
+        sample(**settings)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
 def sample(
-    checkpoint: str, n: int, start: int, seed: int, classes: list[int] | int | None, truncation: float | None,
+    checkpoint: str, n: int, start: int, seed: int, classes: list[int | list[int]] | int | None, truncation: float | None,
     interpolations: int, columns: int, output: str | None, batch_size: int, device: str, trust: list[str],
     standing: int = 0, interpolation: str = "slerp", styles: int = 0, scale: str = "coarse",
 ) -> Path:  # fmt: skip

@@ -1,5 +1,6 @@
 """From a composed config to settings (plain values) and from settings to objects; what the entries share."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ganlab import checkpoint, checks, launch
+from ganlab import checkpoint, checks, launch, limits
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
 from ganlab.networks import alter, take_over
@@ -25,6 +26,9 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     known = known_keys(given)
     known["trainer"] |= checks.arguments_of(L.Trainer) or set()
     checks.check_keys(given, known, hydra.utils.get_object)
+    limits.check_values(given, limits.TRAIN, hydra.utils.get_object)
+    if "_target_" not in cfg.data:
+        raise ValueError(f"data: no set was chosen; there are {', '.join(sorted(groups()['data']))}")
     data = made(OmegaConf.to_container(cfg.data, resolve=True))
     facts = data.facts()
     with open_dict(cfg):
@@ -33,10 +37,12 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
             cfg.max_kimg = cfg.g_steps * cfg.n_critic * cfg.data.batch_size / 1000
             print(f"g_steps={cfg.g_steps:,} moves of G are max_kimg={cfg.max_kimg:,}")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    limits.check_values(settings, limits.TRAIN, hydra.utils.get_object)
     alone = not launch.started_by_others()
     checks.check_run(settings, launch.processes(settings["trainer"]), launch.gpus(settings["trainer"]), launch.world())
     if (resumed := checkpoint.find(settings["resume"])) is not None:
         checks.check_resume(checkpoint.load(resumed)["ganlab"]["config"], settings)
+    check_weight(settings)
     gan = build(settings)
     if settings["finetune"] and not resumed:
         try:
@@ -90,6 +96,26 @@ def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str])
                         f"{shipped}"
                     )
                 del cfg[group][name]
+
+
+def check_weight(settings: dict[str, Any]) -> None:
+    """Refuses networks and batches that this machine has not the memory for, before they take it.
+
+    Raises:
+        ValueError: names the key
+    """
+    batch, shape = settings["data"]["batch_size"], settings["data"]["shape"]
+    limits.check_memory(f"data.batch_size={batch}", 4 * batch * math.prod(shape), f"so many samples of {shape}")
+    for key in ("generator", "discriminator"):
+        try:
+            with torch.device("meta"):  # shapes alone
+                net = made(settings[key])
+            parameters = sum(p.numel() for p in net.parameters()) if net is not None else 0
+        except (RuntimeError, AttributeError, TypeError):  # somebody's own, which needs values: `build` will tell
+            continue
+        sizes = ", ".join(f"{k}={v}" for k, v in settings[key].items() if isinstance(v, int)) if settings[key] else ""
+        told = f"its {parameters:,} parameters, their gradients and Adam's averages"
+        limits.check_memory(f"{key}: {sizes}", 16 * parameters, told)
 
 
 def build(settings: dict[str, Any]) -> Any:
