@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
 
 
-def resolved(cfg: DictConfig, kinds: dict[str, Any]) -> dict[str, Any]:
+def resolved(cfg: DictConfig, kinds: dict[str, Any] | None = None) -> dict[str, Any]:
     """The settings as plain values, completed with what only the data knows.
 
     kinds   {key: of which kind its value must be}
@@ -45,7 +45,7 @@ def resolved(cfg: DictConfig, kinds: dict[str, Any]) -> dict[str, Any]:
     from ganlab.settings import made
 
     plain: Any = OmegaConf.to_container(cfg)
-    limits.check_values(plain, kinds, hydra.utils.get_object)
+    limits.check_values(plain, kinds or {}, hydra.utils.get_object)
     if cfg.data is not None:
         given = OmegaConf.to_container(cfg.data, resolve=True)
         checks.check_targets("data", given, hydra.utils.get_object)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-
 VAST = 1e12  # beyond, numbers are typing errors
 
 
@@ -231,7 +230,9 @@ def _fits(value: Any, kind: Any, limit: Range) -> bool:
     if is_kind(kind, Sequence):
         right = len(inner) < 2 or len(value) == len(inner) if isinstance(value, (list, tuple)) else False
         return right and all(fits(child, inner[0] if inner else Any, limit) for child in value)
-    return not isinstance(value, (str, int, float, list, type(None), Mapping)) or "_target_" in value
+    if isinstance(value, Mapping):
+        return "_target_" in value
+    return not isinstance(value, (str, int, float, list, type(None)))
 
 
 def whole_or_finite(value: float) -> bool:

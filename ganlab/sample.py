@@ -25,8 +25,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def sample(
-    checkpoint: str, n: int, start: int, seed: int, classes: list[int | list[int]] | int | None, truncation: float | None,
-    interpolations: int, columns: int, output: str | None, batch_size: int, device: str, trust: list[str],
+    checkpoint: str, n: int, start: int, seed: int, classes: list[int | list[int]] | int | None,
+    truncation: float | None, interpolations: int, columns: int, output: str | None, batch_size: int, device: str,
+    trust: list[str],
     standing: int = 0, interpolation: str = "slerp", styles: int = 0, scale: str = "coarse",
 ) -> Path:  # fmt: skip
     """Writes the samples of a checkpoint's G_ema as PNG files, with a sheet of them and one of interpolations.
