@@ -64,6 +64,11 @@ NAMES = {
 }
 RANGES = {name: limit for limit, names in NAMES.items() for name in names.split()}
 
+
+class Target:
+    """A node with a _target_."""
+
+
 Keys, Entries, AtLeast2 = Mapping[str, Any], Mapping[str, Mapping[str, Any] | None], Annotated[int, Range(2, 10**9)]
 Betas, Accelerator = tuple[float, float], Literal["auto", "cpu", "gpu", "cuda", "mps"]
 # fmt: off
@@ -77,11 +82,11 @@ TRAIN: dict[str, Any] = {
     "adam": Keys, "adam.lr": float, "adam.betas": Betas, "adam.eps": float, "log_every": float,
     "start": Mapping[str, float], "stop": Mapping[str, float | None], "speed": Keys, "speed.rounds": int,
     "networks": Keys, **{f"networks.{player}{key}": kind for player in "GD" for key, kind in _player.items()},
-    **dict.fromkeys(("data", "task", "optimizer", "ema", "metrics", "trainer"), Keys),
-    **dict.fromkeys(("generator", "discriminator", "loss", "extractor", "lr_schedule", "beta2"), Keys | None),
+    **dict.fromkeys(("data", "optimizer", "metrics", "trainer"), Keys), "task": Target, "ema": Target,
+    **dict.fromkeys(("generator", "discriminator", "loss", "extractor", "lr_schedule", "beta2"), Target | None),
     **dict.fromkeys(("terms", "augment", "scores", "callbacks", "logger"), Entries), "paths": Mapping[str, str],
     **{f"optimizer.{key}": float for key in ("lr", "eps", "alpha", "momentum", "weight_decay")},
-    "optimizer.betas": Betas, "optimizer.G": Keys | None, "optimizer.D": Keys | None,
+    "optimizer.betas": Betas, "optimizer.G": Target | None, "optimizer.D": Target | None,
     "metrics.enabled": bool, "metrics.every": float, "metrics.n": AtLeast2, "metrics.n_real": int | None,
     "metrics.batch_size": int, "metrics.seed": int, "metrics.monitor": str | None, "trainer.accelerator": Accelerator,
     "trainer.devices": Annotated[int, Range(-1, 10_000)] | str | Sequence[Annotated[int, Range(0)]],
@@ -93,13 +98,13 @@ EVALUATE: dict[str, Any] = {
     "n_real": int | None, "seeds": Sequence[int], "generator": Literal["G_ema", "G"], "truncation": float | None,
     "standing": int, "batch_size": int, "devices": int, "accelerator": Accelerator, "output": str | None,
     "statistics": str | None, "trust": Sequence[str], "self_test": bool, "data": Keys | None,
-    "extractor": Keys, "scores": Entries, "seed": int, "speed": Keys, "speed.rounds": int,
+    "extractor": Target, "scores": Entries, "seed": int, "speed": Keys, "speed.rounds": int,
 }
 ANALYZE: dict[str, Any] = {
     "checkpoint": str, "parts": Sequence[str], "output": str | None, "n": int, "seed": int, "n_real": int | None,
     "k": int, "rows": int, "directions": int, "samples": int, "label": int, "reach": float, "columns": int,
     "labelled": int, "batch_size": int, "device": str, "trust": Sequence[str], "data": Keys | None,
-    "extractor": Keys, "speed": Keys, "speed.rounds": int,
+    "extractor": Target, "speed": Keys, "speed.rounds": int,
 }
 OPTIMIZER: dict[str, Any] = {
     **dict.fromkeys(("lr", "eps", "alpha", "momentum", "weight_decay", "dampening"), float), "betas": Betas,

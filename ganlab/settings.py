@@ -121,6 +121,8 @@ def check_weight(settings: dict[str, Any]) -> None:
 def build(settings: dict[str, Any]) -> Any:
     torch.manual_seed(settings["seed"])
     parts = {key: made(settings[key]) for key in sorted(checks.arguments_of(GAN) or ()) if key in settings}
+    for group in ("terms", "augment"):
+        parts[group] = {name: part for name, part in parts[group].items() if part is not None}
     for player, name in (("G", "generator"), ("D", "discriminator")):
         changes = settings["networks"].get(player) or {}
         checks.refuse_unknown(f"networks.{player}", changes, (checks.arguments_of(alter) or set()) - {"net", "key"})
