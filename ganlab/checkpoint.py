@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from ganlab.files import atomic
+from ganlab.limits import check_arguments, check_memory
 from ganlab.networks import normalise
 from ganlab.phase import micro, wrap
 from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
@@ -99,7 +100,7 @@ def build(config: Any, allowed: Sequence[str], what: str) -> Any:
     """
     if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
         raise ValueError(f"the checkpoint's {what} names no class")
-    target = config["_target_"]
+    target = config["_target_"][:200]
     arguments = {k: v for k, v in config.items() if k != "_target_"}
     if any(k.startswith("_") for k in arguments) or not plain(arguments):
         raise ValueError(f"the checkpoint's {what} ({target}) has arguments that are not plain values")
@@ -117,7 +118,16 @@ def build(config: Any, allowed: Sequence[str], what: str) -> Any:
         raise ValueError(f"the checkpoint's {what} is {target}, which can't be found here: {error}") from None
     if not inspect.isclass(found) or not inside(found.__module__):  # not what merely is imported there
         raise refused
-    return found(**arguments)
+    told = f"the checkpoint's {what}"
+    check_arguments(told, arguments, found)
+    try:
+        with torch.device("meta"):
+            made = found(**arguments)
+        check_memory(told, 4 * sum(p.numel() for p in made.parameters()), "it")
+        return found(**arguments)
+    except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+        reason = f"{error}".partition("\n")[0][:200]
+        raise ValueError(f"{told} ({target}) can't be made of what it says: {reason}") from None
 
 
 def reshape(net: nn.Module, config: Mapping[str, Any], player: str) -> None:

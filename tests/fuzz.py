@@ -111,11 +111,12 @@ def evils() -> list[bytes]:
         Evil(os.system, command), Evil(eval, f"__import__('os').system({command!r})"), Evil(exec, "CANARY = 1"),
         Evil(subprocess.Popen, command, -1, None, None, None, None, None, True, True), Evil(importlib.import_module, "antigravity"),
         Evil(torch.hub.load, "canary/canary", "canary"), Evil(torch.load, "/etc/passwd"), Evil(open, "canary", "w"),
-        Evil(getattr, os, "system"), Evil(np.array([None, os.system], object).__reduce__()[0], np.ndarray, (0,), b"b"),
+        Evil(getattr, "x", "upper"), Evil(np.array([None, os.system], object).__reduce__()[0], np.ndarray, (0,), b"b"),
         Evil(torch.serialization.load, "/etc/passwd"), Evil(pickle.loads, b"cos\nsystem\n."), Evil(bytearray, 1 << 40),
         Evil(os.putenv, "CANARY", "1"), Evil(torch._utils._rebuild_tensor_v2, None, 0, (1 << 40,), (0,), False, {}),
     ]  # fmt: skip
-    return [pickle.dumps(value, 2) for call in calls for value in (call, {"state_dict": {"w": call}}, {"ganlab": call})]
+    raw = [b"cos\nsystem\n(S'echo CANARY > canary'\ntR.", b"c__builtin__\ngetattr\n(cos\nsystem\nS'__call__'\ntR.", b"\x80\x04J\xff\xff\xff\x7f\x94r\xff\xff\xff\x0f."]
+    return raw + [pickle.dumps(value, 2) for call in calls for value in (call, {"state_dict": {"w": call}}, {"ganlab": call})]
 
 
 @cache
@@ -489,8 +490,8 @@ def load_config(path: Path) -> None:
     given = json.loads(path.read_text())
     known = known_keys(given)
     known["trainer"] |= checks.arguments_of(L.Trainer) or set()
-    checks.check_keys(given, known, get_object)
     limits.check_values(given, limits.TRAIN, get_object)
+    checks.check_keys(given, known, get_object)
 
 
 def idx_files() -> dict[str, bytes]:
@@ -528,7 +529,8 @@ def documented(error: BaseException) -> bool:
 
 def watch(folder: str, seen: list[str]) -> None:
     """Notes in `seen` what a loader must not do."""
-    allowed = {name.partition(".")[0] for name in (*sys.modules, *sys.stdlib_module_names)} - {"antigravity", "this"}
+    known = ("PIL", "sympy", "mpmath", "torchvision", "safetensors", "scipy", "torchgen", "triton", "networkx")
+    allowed = {name.partition(".")[0] for name in (*sys.modules, *sys.stdlib_module_names, *known)} - {"antigravity", "this"}
     programs = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "os.startfile", "pty.spawn",
                 "socket.connect", "socket.bind", "socket.getaddrinfo", "os.putenv", "urllib.Request", "webbrowser.open")  # fmt: skip
     inside = lambda path: os.path.abspath(os.fsdecode(path)).startswith((folder, "/dev/null", "/proc/self"))
@@ -681,6 +683,7 @@ def fuzz(cases: list[tuple[str, int]], seed: int, folder: Path) -> tuple[dict[st
                 path.write_bytes(content)
                 findings.append(f"{loader} {number}: {found}\n  {path}")
             if result in ("hang", "crash"):
+                assert patience == SECONDS, f"nothing was loaded at all: {found}"
                 break
         worker.kill()
         worker.wait()
