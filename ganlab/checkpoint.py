@@ -54,10 +54,9 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        why = (
-            "it holds more than tensors and plain values, and is not opened" if "Weights only" in str(error) else error
-        )
-        raise ValueError(f"checkpoint={path} can't be read: {str(why).splitlines()[0]}") from None
+        foreign, said = "Weights only" in str(error), str(error).splitlines() or ["it is cut off"]
+        why = "it holds more than tensors and plain values, and is not opened" if foreign else said[0]
+        raise ValueError(f"checkpoint={path} can't be read: {why}") from None
     about = content.get("ganlab") if isinstance(content, dict) else None
     if (
         not isinstance(about, dict)
@@ -65,6 +64,8 @@ def load(path: str | Path) -> dict[str, Any]:
         or "state_dict" not in content
     ):
         raise ValueError(f"checkpoint={path} was not written by ganlab")
+    if type(about["format"]) is not int or about["format"] < 1:
+        raise ValueError(f"checkpoint={path} has an unknown format: {about['format']!r}")
     if about["format"] > FORMAT:
         raise ValueError(f"checkpoint={path} was written by ganlab {about['version']}, newer than this one")
     return content
@@ -90,6 +91,28 @@ def weights(path: str, key: str) -> dict[str, Tensor]:
     return load(find(path, key) or "")["state_dict"]
 
 
+def described(path: str | Path) -> tuple[dict[str, Any], Mapping[str, Any], Mapping[str, Tensor]]:
+    """(content, config, weights) of a checkpoint that says what its networks are.
+
+    Raises:
+        ValueError: it does not, or see `load`
+    """
+    content = load(path)
+    config, state, seen = content["ganlab"]["config"], content["state_dict"], content.get("clock", {"seen": 0})
+    nodes = config.get("networks") if isinstance(config, Mapping) else 0
+    sound = nodes is None or (
+        isinstance(nodes, Mapping) and all(node is None or isinstance(node, Mapping) for node in nodes.values())
+    )
+    sound &= isinstance(seen, Mapping) and type(seen.get("seen")) in (int, float)
+    sound &= isinstance(state, Mapping) and all(
+        isinstance(k, str) and not (isinstance(v, Tensor) and (v.is_quantized or v.layout != torch.strided))
+        for k, v in state.items()
+    )
+    if not sound:
+        raise ValueError(f"checkpoint={path} does not say what its networks are")
+    return content, config, state
+
+
 def build(config: Any, allowed: Sequence[str], what: str) -> Any:
     """The object that a stored config describes; such a config is data from somebody else, not trusted.
 
@@ -102,7 +125,7 @@ def build(config: Any, allowed: Sequence[str], what: str) -> Any:
         raise ValueError(f"the checkpoint's {what} names no class")
     target = config["_target_"][:200]
     arguments = {k: v for k, v in config.items() if k != "_target_"}
-    if any(k.startswith("_") for k in arguments) or not plain(arguments):
+    if not plain(arguments) or any(k.startswith("_") for k in arguments):
         raise ValueError(f"the checkpoint's {what} ({target}) has arguments that are not plain values")
     inside = lambda module: any(module == p or module.startswith(p + ".") for p in allowed)
     module, _, name = target.rpartition(".")
@@ -122,8 +145,8 @@ def build(config: Any, allowed: Sequence[str], what: str) -> Any:
     check_arguments(told, arguments, found)
     try:
         with torch.device("meta"):
-            made = found(**arguments)
-        check_memory(told, 4 * sum(p.numel() for p in made.parameters()), "it")
+            shapes: Any = found(**arguments)
+        check_memory(told, 4 * sum(p.numel() for p in shapes.parameters()), "it")
         return found(**arguments)
     except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         reason = f"{error}".partition("\n")[0][:200]
@@ -132,7 +155,7 @@ def build(config: Any, allowed: Sequence[str], what: str) -> Any:
 
 def reshape(net: nn.Module, config: Mapping[str, Any], player: str) -> None:
     """Gives a network the parameters that the run's changes to it brought along."""
-    if ((config.get("networks") or {}).get(player) or {}).get("spectral"):
+    if ((config.get("networks") or {}).get(player) or {}).get("spectral") is True:
         normalise(net)
 
 
@@ -153,20 +176,19 @@ def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Modul
     Raises:
         ValueError: it has none, or see `load` and `build`
     """
-    content = load(path)
-    config = content["ganlab"]["config"]
-    if not isinstance(config, Mapping) or not config.get("discriminator"):
+    _, config, weights = described(path)
+    if config.get("discriminator") is None:
         raise ValueError(f"checkpoint={path} has no discriminator")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         nets = [build(config["discriminator"], ("ganlab.models", *trust), "discriminator") for _ in range(2)]
-    state = {k.removeprefix("D."): v for k, v in content["state_dict"].items() if k.startswith("D.")}
+    state = {k.removeprefix("D."): v for k, v in weights.items() if k.startswith("D.")}
     for net in nets:
         reshape(net, config, "D")
     try:
         nets[0].load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint={path}: its weights do not fit the discriminator: {error}") from None
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint={path}: its weights do not fit the discriminator: {str(error)[:1000]}") from None
     clocks = {k: v for k, v in state.items() if k.endswith("_extra_state")}  # a growing network is as far grown
     nets[1].load_state_dict({**nets[1].state_dict(), **clocks})
     return nets[0].eval().requires_grad_(False), nets[1].eval().requires_grad_(False)
@@ -211,19 +233,18 @@ class Sampler(nn.Module):
         Raises:
             ValueError: see `load` and `build`
         """
-        content = load(path)
-        config = content["ganlab"]["config"]
-        if not isinstance(config, Mapping) or not {"generator", "task"} <= config.keys():
+        content, config, weights = described(path)
+        if not {"generator", "task"} <= config.keys():
             raise ValueError(f"checkpoint={path} does not say what its generator is")
         G = build(config["generator"], ("ganlab.models", *trust), "generator")
         task = build(config["task"], ("ganlab.tasks", *trust), "task")
         reshape(G, config, "G")
         part = "G_ema." if ema else "G."
-        state = {k.removeprefix(part): v for k, v in content["state_dict"].items() if k.startswith(part)}
+        state = {k.removeprefix(part): v for k, v in weights.items() if k.startswith(part)}
         try:
             G.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {error}") from None
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {str(error)[:1000]}") from None
         sampler = cls(G, task)
         sampler.kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
         return sampler

@@ -98,7 +98,9 @@ def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
         try:
             allowed = arguments_of(locate(node["_target_"]))
         except Exception as error:
-            raise ValueError(f"{path}._target_={node['_target_']} can't be found: {error}") from None
+            raise ValueError(
+                f"{path}._target_={str(node['_target_'])[:200]} can't be found: {str(error)[:300]}"
+            ) from None
         if allowed is not None:
             refuse_unknown(path, node, {*allowed, "_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
     for key, child in node.items():

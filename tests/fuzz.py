@@ -115,8 +115,14 @@ def evils() -> list[bytes]:
         Evil(torch.serialization.load, "/etc/passwd"), Evil(pickle.loads, b"cos\nsystem\n."), Evil(bytearray, 1 << 40),
         Evil(os.putenv, "CANARY", "1"), Evil(torch._utils._rebuild_tensor_v2, None, 0, (1 << 40,), (0,), False, {}),
     ]  # fmt: skip
-    raw = [b"cos\nsystem\n(S'echo CANARY > canary'\ntR.", b"c__builtin__\ngetattr\n(cos\nsystem\nS'__call__'\ntR.", b"\x80\x04J\xff\xff\xff\x7f\x94r\xff\xff\xff\x0f."]
-    return raw + [pickle.dumps(value, 2) for call in calls for value in (call, {"state_dict": {"w": call}}, {"ganlab": call})]
+    raw = [
+        b"cos\nsystem\n(S'echo CANARY > canary'\ntR.",
+        b"c__builtin__\ngetattr\n(cos\nsystem\nS'__call__'\ntR.",
+        b"\x80\x04J\xff\xff\xff\x7f\x94r\xff\xff\xff\x0f.",
+    ]
+    return raw + [
+        pickle.dumps(value, 2) for call in calls for value in (call, {"state_dict": {"w": call}}, {"ganlab": call})
+    ]
 
 
 @cache
@@ -359,10 +365,13 @@ def odd_tensors() -> list[Any]:
     import torch
 
     one = torch.ones(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.quantize_per_tensor(torch.ones(4, 2), 0.1, 0, torch.qint8)
     return [
         one, one.expand(1 << 40), torch.ones(2, 2).to_sparse(), torch.ones(3, dtype=torch.int64), torch.full((4, 2), torch.nan), torch.ones(0),
         torch.empty(1 << 40, device="meta"), torch.ones(4, 2, dtype=torch.float64), torch.ones(2, 2, dtype=torch.complex64),
-        torch.nn.Parameter(one), torch.quantize_per_tensor(torch.ones(4, 2), 0.1, 0, torch.qint8), torch.Size([3]),
+        torch.nn.Parameter(one), quantised, torch.Size([3]),
     ]  # fmt: skip
 
 
@@ -530,7 +539,10 @@ def documented(error: BaseException) -> bool:
 def watch(folder: str, seen: list[str]) -> None:
     """Notes in `seen` what a loader must not do."""
     known = ("PIL", "sympy", "mpmath", "torchvision", "safetensors", "scipy", "torchgen", "triton", "networkx")
-    allowed = {name.partition(".")[0] for name in (*sys.modules, *sys.stdlib_module_names, *known)} - {"antigravity", "this"}
+    allowed = {name.partition(".")[0] for name in (*sys.modules, *sys.stdlib_module_names, *known)} - {
+        "antigravity",
+        "this",
+    }
     programs = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "os.startfile", "pty.spawn",
                 "socket.connect", "socket.bind", "socket.getaddrinfo", "os.putenv", "urllib.Request", "webbrowser.open")  # fmt: skip
     inside = lambda path: os.path.abspath(os.fsdecode(path)).startswith((folder, "/dev/null", "/proc/self"))

@@ -62,6 +62,7 @@ def reason_of(error: Exception) -> str:
     known = {
         Image.UnidentifiedImageError: f"it is none of {', '.join(FORMATS)}",
         MemoryError: "memory does not suffice",
+        Image.DecompressionBombError: f"its pixels are too many, {MOST_PIXELS:,} at most",
     }
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -60,7 +60,7 @@ class Found:
     names   of the image files, in the order of their parts
     bad     {relative name of a folder that can't be read: why}
     links   how many links are not followed since they lead out of the folder, to a folder, or nowhere
-    link    the first of them
+    link    the first of them, by name
     """
 
     names: Names
@@ -116,7 +116,8 @@ def _listed(root: bytes, prefix: bytes, home: bytes, found: Found, bar: tqdm) ->
                         names.append(entry.name)
                     elif image or entry.is_dir():
                         found.links += 1
-                        found.link = found.link or os.fsdecode(prefix + entry.name)
+                        name = os.fsdecode(prefix + entry.name)
+                        found.link = min(found.link or name, name)
                 elif entry.name.lower().endswith(ENDINGS) and entry.is_file():
                     names.append(entry.name)
     except OSError as error:

@@ -1,7 +1,9 @@
 """Weights of networks that scores look through: found, checked, and read without running anything in the file."""
 
+import io
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -65,7 +67,12 @@ def read(path: Path) -> dict[str, Tensor]:
 def real(value: Any) -> bool:
     """Whether it is a tensor with all its numbers in memory: a file of a few bytes can describe one that is as large as
     it likes, by repeating a number, or by having none."""
-    plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    plain = (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
     return plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
@@ -97,8 +104,11 @@ def read_script(path: Path) -> dict[str, Tensor]:
     may name, only tensors are made, all else becomes an empty object that holds attributes."""
     with zipfile.ZipFile(path) as file:
         top = next(name.removesuffix("data.pkl") for name in file.namelist() if name.endswith("/data.pkl"))
-        with file.open(top + "data.pkl") as data:
-            root = _Tensors(data, file, top).load()
+        content = file.read(top + "data.pkl")
+        for code, argument, _ in pickletools.genops(content):  # one number can make an unpickler's memory any size
+            if code.name.endswith("PUT") and argument > len(content):
+                raise pickle.UnpicklingError("its numbers are not those of its objects")
+        root = _Tensors(io.BytesIO(content), file, top).load()
     found: dict[str, Tensor] = {}
     _collect(root, "", found)
     return found
