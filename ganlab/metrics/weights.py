@@ -106,7 +106,7 @@ def read_script(path: Path) -> dict[str, Tensor]:
         top = next(name.removesuffix("data.pkl") for name in file.namelist() if name.endswith("/data.pkl"))
         content = file.read(top + "data.pkl")
         for code, argument, _ in pickletools.genops(content):  # one number can make an unpickler's memory any size
-            if code.name.endswith("PUT") and argument > len(content):
+            if code.name.endswith("PUT") and int(argument or 0) > len(content):
                 raise pickle.UnpicklingError("its numbers are not those of its objects")
         root = _Tensors(io.BytesIO(content), file, top).load()
     found: dict[str, Tensor] = {}
