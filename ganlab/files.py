@@ -43,6 +43,14 @@ def cache_folder(*parts: str) -> Path:
     return folder
 
 
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 40
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file to write to that takes `path`'s place at the end, whole: a reader never sees half of it.

@@ -3,11 +3,12 @@
 import contextlib
 import inspect
 import math
-import os
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ganlab.files import memory
 
 VAST = 1e12  # beyond, numbers are typing errors
 
@@ -272,14 +273,6 @@ def _said(kind: Any, limit: Range) -> str:
         more = f", {len(inner)} of them" if len(inner) > 1 else ""
         return f"a list of {said(inner[0], limit)}{more}" if inner and inner[0] is not Any else "a list"
     return "an object with a _target_"
-
-
-def memory() -> int:
-    """Bytes of memory that this machine has."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 1 << 40
 
 
 def check_memory(key: str, needed: float, what: str) -> None:

@@ -92,7 +92,7 @@ def images() -> dict[str, bytes]:
     files["bomb.png"] = png((b"IHDR", huge), (b"IDAT", zlib.compress(bytes(10**6))), (b"IEND", b""))
     strip = struct.pack(">IIBBBBB", 60_000, 1, 8, 0, 0, 0, 0)
     files["strip.png"] = png((b"IHDR", strip), (b"IDAT", zlib.compress(bytes(60_001))), (b"IEND", b""))
-    bomb = b"note\0\0" + zlib.compress(bytes(50_000_000))
+    bomb = b"note\0\0" + zlib.compress(bytes(20_000_000))
     small = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
     dot = (b"IDAT", zlib.compress(b"\0\0"))
     files["text.png"] = png((b"IHDR", small), *[(b"zTXt", bomb)] * 3, dot, (b"IEND", b""))
@@ -209,7 +209,7 @@ def pickled() -> dict[str, bytes]:
         good
         | hostile
         | {f"raw{i}": evil for i, evil in enumerate(evils())}
-        | {"bomb": zipped(**{"a/data.pkl": bytes(300 << 20)})}
+        | {"bomb": zipped(**{"a/data.pkl": bytes(64 << 20)})}
     )
 
 
@@ -255,7 +255,7 @@ def arrays() -> dict[str, bytes]:
         "statistics": file.getvalue(),
         "objects": objects.getvalue(),
         "images": pictures.getvalue(),
-        "bomb": zipped(**{"mu.npy": head + bytes(100 << 20), "sigma.npy": head}),
+        "bomb": zipped(**{"mu.npy": head + bytes(32 << 20), "sigma.npy": head}),
     }
 
 
@@ -268,7 +268,7 @@ def archives() -> dict[str, bytes]:
         ("../out", "/tmp/canary-out", "a/../../out", "C:\\out", "..\\out", "set/a.png/x", "x" * 400, "a\0b")
     ):
         found[f"name{i}.zip"] = zipped(**{**files, name: b"CANARY"})
-    found["bomb.zip"] = zipped(zeros=bytes(400 << 20))
+    found["bomb.zip"] = zipped(zeros=bytes(128 << 20))
     link = tarfile.TarInfo("set/link")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc"
     through, device, hard = tarfile.TarInfo("set/link/out"), tarfile.TarInfo("null"), tarfile.TarInfo("hard")

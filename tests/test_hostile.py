@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ganlab import limits
+from ganlab.data import sets
 from ganlab.data.attributes import read_table
 from ganlab.data.decode import MOST_PIXELS, Bad, decode, header, orientation
 from ganlab.data.folder import Folder
@@ -272,6 +273,18 @@ def test_broken_tables_are_named(tmp_path, content, message):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(Unavailable, match=message):
         read_table(tmp_path / "t.csv", None)
+
+
+def test_labels_beyond_the_classes_and_sets_beyond_the_memory_are_refused(tmp_path):
+    for name in sets.CIFAR10.files["train"]:
+        (tmp_path / name).write_bytes(bytes([10]) + bytes(3072))
+    with pytest.raises(Unavailable, match="labels beyond its 10 classes"):
+        sets.CIFAR10(root=str(tmp_path)).split("train")
+    with (
+        mock.patch("ganlab.data.sets.memory", return_value=10**8),
+        pytest.raises(ValueError, match=r"data.size=.512, 512."),
+    ):
+        sets.Digits(size=512).split("train")
 
 
 # ------------------------------------------------------------------------------------------------- archives, downloads
