@@ -27,6 +27,8 @@ class Range:
         return low and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
+        if self.low > -VAST and self.high < VAST and not (self.above or self.below):
+            return f"from {self.low:.15g} to {self.high:.15g}"
         low = f"{'above' if self.above else 'at least'} {self.low:.15g}" if self.low > -VAST else ""
         high = f"{'below' if self.below else 'at most'} {self.high:.15g}" if self.high < VAST else ""
         return " and ".join(filter(None, (low, high))) or f"at most {VAST:g}"
@@ -84,7 +86,7 @@ TRAIN: dict[str, Any] = {
     "start": Mapping[str, float], "stop": Mapping[str, float | None], "speed": Keys, "speed.rounds": int,
     "networks": Keys, **{f"networks.{player}{key}": kind for player in "GD" for key, kind in _player.items()},
     **dict.fromkeys(("data", "optimizer", "metrics", "trainer"), Keys), "task": Target, "ema": Target,
-    **dict.fromkeys(("generator", "discriminator", "loss", "extractor", "lr_schedule", "beta2"), Target | None),
+    **dict.fromkeys(("discriminator", "loss", "extractor", "lr_schedule", "beta2"), Target | None), "generator": Target,
     **dict.fromkeys(("terms", "augment", "scores", "callbacks", "logger"), Entries), "paths": Mapping[str, str],
     **{f"optimizer.{key}": float for key in ("lr", "eps", "alpha", "momentum", "weight_decay")},
     "optimizer.betas": Betas, "optimizer.G": Target | None, "optimizer.D": Target | None,

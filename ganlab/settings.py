@@ -25,8 +25,8 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     given: Any = OmegaConf.to_container(cfg)
     known = known_keys(given)
     known["trainer"] |= checks.arguments_of(L.Trainer) or set()
-    limits.check_values(given, limits.TRAIN, hydra.utils.get_object)
     checks.check_keys(given, known, hydra.utils.get_object)
+    limits.check_values(given, limits.TRAIN, hydra.utils.get_object)
     if "_target_" not in cfg.data:
         raise ValueError(f"data: no set was chosen; there are {', '.join(sorted(groups()['data']))}")
     data = made(OmegaConf.to_container(cfg.data, resolve=True))

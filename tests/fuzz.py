@@ -585,8 +585,8 @@ def load_config(path: Path) -> None:
     given = json.loads(path.read_text())
     known = known_keys(given)
     known["trainer"] |= checks.arguments_of(L.Trainer) or set()
-    limits.check_values(given, limits.TRAIN, get_object)
     checks.check_keys(given, known, get_object)
+    limits.check_values(given, limits.TRAIN, get_object)
 
 
 def idx_files() -> dict[str, bytes]:
@@ -624,7 +624,18 @@ def documented(error: BaseException) -> bool:
 
 def watch(folder: str, seen: list[str]) -> None:
     """Notes in `seen` what a loader must not do."""
-    known = ("PIL", "sympy", "mpmath", "torchvision", "safetensors", "scipy", "torchgen", "triton", "networkx")
+    known = (
+        "PIL",
+        "sympy",
+        "mpmath",
+        "torchvision",
+        "safetensors",
+        "scipy",
+        "torchgen",
+        "triton",
+        "networkx",
+        "tensorboard",
+    )
     allowed = {name.partition(".")[0] for name in (*sys.modules, *sys.stdlib_module_names, *known)} - {
         "antigravity",
         "this",

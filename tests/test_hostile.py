@@ -536,7 +536,7 @@ def test_every_key_refuses_what_it_can_not_be(overrides):
     ("key", "value", "told"),
     [
         ("max_kimg", "abc", "max_kimg='abc': must be a number above 0"),
-        ("n_critic", 0, "n_critic=0: must be a whole number at least 1 and at most 10000"),
+        ("n_critic", 0, "n_critic=0: must be a whole number from 1 to 10000"),
         ("adam.betas", [0.5], r"adam.betas=\[0.5\]: must be a list of a number at least 0 and below 1, 2 of them"),
         ("start.D", None, "start.D=null: must be a number at least 0"),
         ("share_fake", 3, "share_fake=3: must be true or false"),
