@@ -203,7 +203,14 @@ def replaced(archive: bytes, ending: str, content: bytes) -> bytes:
 @cache
 def pickled() -> dict[str, bytes]:
     """Checkpoints, in both formats of torch.save, and hostile ones."""
-    good = {"new": saved(checkpoint()), "old": saved(checkpoint(), _use_new_zipfile_serialization=False)}
+    import torch
+
+    torch.manual_seed(0)
+    good = {
+        "linear": saved(torch.nn.Linear(4, 2).state_dict()),
+        "new": saved(checkpoint()),
+        "old": saved(checkpoint(), _use_new_zipfile_serialization=False),
+    }
     hostile = {f"evil{i}": replaced(good["new"], "data.pkl", evil) for i, evil in enumerate(evils())}
     return (
         good
@@ -467,7 +474,9 @@ def from_files(files: Callable[[], dict[str, bytes]], ending: str = "") -> Calla
     """Files of the corpus: as they are now and then, else mutated."""
 
     def make(rng: random.Random) -> tuple[str, bytes]:
-        name = rng.choice(sorted(files()))
+        names = sorted(files())
+        honest = [name for name in names if not name.startswith(("evil", "raw"))]
+        name = rng.choice(honest if rng.random() < 0.6 else names)
         content = files()[name]
         return ending or f"-{name}", content if rng.random() < 0.1 else mutated(content, list(files().values()), rng)
 
