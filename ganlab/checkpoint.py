@@ -1,8 +1,11 @@
 """Checkpoints: written whole or not at all, read without unpickling, and a generator built from one without trust."""
 
+import hashlib
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,56 @@ from ganlab.networks import normalise
 from ganlab.phase import micro, wrap
 from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
 
-FORMAT = 1
+FORMAT = 2  # 1 had no digest and no overrides
+
+
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written; the message says what is left and what to do."""
 
 
 class AtomicIO(TorchCheckpointIO):
-    """How Lightning writes checkpoints here: to a temporary file that takes the old one's place when it is complete."""
+    """How Lightning writes checkpoints here: to a temporary file that takes the old one's place when it is complete.
+    They carry a digest of their content, by which damage is found."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if "ganlab" in checkpoint:
+            checkpoint["ganlab"].pop("digest", None)
+            checkpoint["ganlab"]["digest"] = digest(checkpoint)
         with atomic(path) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # how torch says that the disk is full
+                raise OSError(str(error).splitlines()[0]) from error
+
+
+def digest(content: Any) -> str:
+    """SHA-256, as 64 hex digits, of plain values and tensors, their order and types included."""
+    told = hashlib.sha256()
+
+    def tell(value: Any) -> None:
+        if isinstance(value, Mapping):
+            told.update(f"{{{len(value)}".encode())
+            for key, child in value.items():
+                tell(key)
+                tell(child)
+        elif isinstance(value, (list, tuple)):
+            told.update(f"{type(value).__name__}{len(value)}".encode())
+            for child in value:
+                tell(child)
+        elif isinstance(value, Tensor):
+            told.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            told.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            told.update(f"{type(value).__name__}{value!r};".encode())
+
+    tell(content)
+    return told.hexdigest()
+
+
+def finite(gan: nn.Module) -> bool:
+    """Whether all weights and buffers are."""
+    values = [v for v in (*gan.parameters(), *gan.buffers()) if v.is_floating_point() and v.numel()]
+    return bool(torch.stack([v.detach().isfinite().all() for v in values]).all()) if values else True
 
 
 def sync_buffers(gan: Any) -> None:
@@ -64,24 +108,93 @@ def load(path: str | Path) -> dict[str, Any]:
         or "state_dict" not in content
     ):
         raise ValueError(f"checkpoint={path} was not written by ganlab")
+    if not isinstance(about["format"], int) or about["format"] < 1:
+        raise ValueError(f"checkpoint={path} has an unknown format: {about['format']!r}")
     if about["format"] > FORMAT:
-        raise ValueError(f"checkpoint={path} was written by ganlab {about['version']}, newer than this one")
+        raise ValueError(
+            f"checkpoint={path} was written by ganlab {about['version']}, newer than this one: update ganlab"
+        )
+    for name, value in tensors(content):
+        if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), 1 << 20):
+            raise ValueError(f"checkpoint={path}: {name} claims to be larger than the file")
+    if about["format"] > 1 and about.pop("digest", None) != digest(content):
+        raise ValueError(f"checkpoint={path} is damaged: its content does not fit its checksum")
     return content
 
 
-def find(resume: str | None, key: str = "resume") -> str | None:
-    """The checkpoint that `resume` means: a file, or the last one of a run's folder.
+def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in a checkpoint's content, and where they are."""
+    if isinstance(node, Tensor):
+        yield path, node
+    elif isinstance(node, (Mapping, list, tuple)):
+        for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
+            yield from tensors(child, f"{path}.{key}" if path else str(key))
+
+
+def names(folder: Path) -> list[Path]:
+    """The checkpoints that may be in a folder, the newest first."""
+    older = sorted(folder.glob("last-*.ckpt"), key=lambda path: int(re.sub(r"\D", "", path.stem) or 0))
+    return [folder / "next.ckpt", folder / "last.ckpt", *older, folder / "best.ckpt"]
+
+
+def find(resume: str | None, key: str = "resume", folder: str | Path | None = None) -> str | None:
+    """The checkpoint that `resume` means: a file, the newest whole one of a run's folder, or, if it is "auto", of
+    `folder`; None if there is none in that. A damaged one is passed over, and that is said.
 
     Raises:
         ValueError: there is none
     """
     if resume is None:
         return None
-    path = Path(resume).expanduser()
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"{key}={resume}: there is no checkpoint at {path}")
-    return str(path)
+    automatic = resume == "auto" and folder is not None
+    path = Path(folder if automatic else resume).expanduser()  # type: ignore[arg-type]
+    if path.is_file() or not (path.is_dir() or automatic):
+        if not path.is_file():
+            raise ValueError(f"{key}={resume}: there is no such file or folder")
+        return str(path)
+    damaged = []
+    there = [candidate for candidate in names(path / "checkpoints") if candidate.is_file()]
+    for candidate in there:
+        try:
+            load(candidate)
+        except ValueError as error:
+            damaged.append(str(error).removeprefix("checkpoint="))
+            continue
+        if damaged and os.environ.get("RANK", "0") == "0":
+            print(*damaged, f"{key}: so it is {candidate} that is used", sep="\n")
+        return str(candidate)
+    if automatic and not there:
+        return None
+    raise ValueError(f"{key}={resume}: " + ("\n".join(damaged) or f"there is no checkpoint in {path / 'checkpoints'}"))
+
+
+def logged(content: Mapping[str, Any]) -> int:
+    """The last kimg, rounded, of which a checkpoint's run had logged anything; -1: none."""
+    acted = [state.get("acted") for state in content.get("callbacks", {}).values() if isinstance(state, Mapping)]
+    return round(max((seen for seen in acted if isinstance(seen, int)), default=-1000) / 1000)
+
+
+def check_fit(gan: Any, content: Mapping[str, Any], path: str) -> None:
+    """Whether a checkpoint is one of this game.
+
+    Raises:
+        ValueError: naming what does not fit
+    """
+    state, optimizers, clock = content["state_dict"], content.get("optimizer_states"), content.get("clock")
+    mine = gan.state_dict()
+    if not isinstance(state, Mapping):
+        raise ValueError(f"resume={path} has no weights")
+    if wrong := sorted(set(mine) ^ set(state)):
+        lacks = "lacks" if wrong[0] in mine else "has, besides what belongs there,"
+        raise ValueError(f"resume={path} {lacks} {', '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}")
+    shapes = {k: [tuple(s[k].shape) if isinstance(s[k], Tensor) else None for s in (mine, state)] for k in mine}
+    if wrong := [f"{k} {there}, not {here}" for k, (here, there) in shapes.items() if here != there]:
+        raise ValueError(f"resume={path} has other shapes: {'; '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}")
+    if not isinstance(optimizers, list) or len(optimizers) != len(gan.players):
+        raise ValueError(f"resume={path} has not the {len(gan.players)} optimizers of this game")
+    whole = lambda key: isinstance(clock, Mapping) and isinstance(clock.get(key), int) and clock[key] >= 0
+    if not whole("rounds") or not whole("seen") or not isinstance(clock.get("curves"), Mapping):  # type: ignore[union-attr]
+        raise ValueError(f"resume={path} has no clock")
 
 
 def weights(path: str, key: str) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ganlab.signals import Interrupted
+
 
 class WorkerFailed(RuntimeError):
     """A process of the group ended with an error; the message is that of the first."""
@@ -55,7 +57,9 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
 
     Raises:
         WorkerFailed: with the error of the process that failed first; the others are stopped
+        Interrupted: by a signal, to this process or one of the group
     """
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -64,19 +68,29 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         rdzv_endpoint="localhost:0", local_addr="127.0.0.1", max_restarts=0, start_method="spawn", monitor_interval=0.1,
     )  # fmt: skip
     try:
-        return elastic_launch(config, _work)(function, arguments, processes)[0]
+        result = elastic_launch(config, _work)(function, arguments, processes)[0]
+    except SignalException as error:
+        raise Interrupted(int(error.sigval)) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         told: Any = failure.message
         reason = told["message"] if isinstance(told, dict) else told
         raise WorkerFailed(f"process {rank} of {processes} failed: {reason}") from None
+    if isinstance(result, Interrupted):
+        raise result
+    return result
 
 
 def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> Any:
     if sys.platform in ("linux", "darwin"):  # one machine: nobody else need reach the group
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     torch.set_num_threads(max(1, cores() // processes))
-    return function(*arguments)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
+    try:
+        return function(*arguments)
+    except Interrupted as interrupted:  # no failure: the parent ends as it was asked to
+        return interrupted
 
 
 def cores() -> int:
