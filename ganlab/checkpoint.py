@@ -139,7 +139,7 @@ def names(folder: Path) -> list[Path]:
 
 def find(resume: str | None, key: str = "resume", folder: str | Path | None = None) -> str | None:
     """The checkpoint that `resume` means: a file, the newest whole one of a run's folder, or, if it is "auto", of
-    `folder`; None if there is none in that. A damaged one is passed over, and that is said.
+    `folder`; None if the run had written none yet. A damaged one is passed over, and that is said.
 
     Raises:
         ValueError: there is none
@@ -163,7 +163,7 @@ def find(resume: str | None, key: str = "resume", folder: str | Path | None = No
         if damaged and os.environ.get("RANK", "0") == "0":
             print(*damaged, f"{key}: so it is {candidate} that is used", sep="\n")
         return str(candidate)
-    if automatic and not there:
+    if not there and (automatic or (key == "resume" and (path / "run.json").is_file())):
         return None
     raise ValueError(f"{key}={resume}: " + ("\n".join(damaged) or f"there is no checkpoint in {path / 'checkpoints'}"))
 

@@ -4,6 +4,7 @@ Workers get plain values and a function, never Hydra. Under torchrun or SLURM, w
 is started here.
 """
 
+import logging
 import os
 import sys
 import uuid
@@ -67,6 +68,7 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", local_addr="127.0.0.1", max_restarts=0, start_method="spawn", monitor_interval=0.1,
     )  # fmt: skip
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)  # it tells of each process that it stops
     try:
         result = elastic_launch(config, _work)(function, arguments, processes)[0]
     except SignalException as error:

@@ -38,7 +38,7 @@ class SaveCheckpoint(Every):
         self.folder, self.minutes, self.keep = Path(folder), minutes, keep
         self.signals = Signals()
         self.saved: float | None = None  # kimg of the last one that was written
-        self.best: Any = None  # the score of best.ckpt
+        self.kept: Any = None  # the scores of best.ckpt
 
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         super().on_train_start(trainer, gan)
@@ -68,9 +68,9 @@ class SaveCheckpoint(Every):
     def write_best(self, trainer: Any, gan: Any) -> None:
         for callback in trainer.callbacks:
             best = getattr(callback, "best", None)
-            if best is not None and callback.acted == gan.seen and best is callback.history[-1] is not self.best:
+            if best is not None and callback.acted == gan.seen and best is callback.history[-1] is not self.kept:
                 before, callback.best_checkpoint = callback.best_checkpoint, str(self.folder / "best.ckpt")
-                self.best = best
+                self.kept = best
                 if not self.write(trainer, gan, "best.ckpt"):
                     callback.best_checkpoint = before
 
