@@ -100,7 +100,9 @@ def load(path: str | Path) -> dict[str, Any]:
         why = (
             "it holds more than tensors and plain values, and is not opened" if "Weights only" in str(error) else error
         )
-        raise ValueError(f"checkpoint={path} can't be read: {str(why).splitlines()[0]}") from None
+        raise ValueError(
+            f"checkpoint={path} can't be read: {(str(why).splitlines() or ['it is cut off'])[0]}"
+        ) from None
     about = content.get("ganlab") if isinstance(content, dict) else None
     if (
         not isinstance(about, dict)
@@ -108,7 +110,7 @@ def load(path: str | Path) -> dict[str, Any]:
         or "state_dict" not in content
     ):
         raise ValueError(f"checkpoint={path} was not written by ganlab")
-    if not isinstance(about["format"], int) or about["format"] < 1:
+    if type(about["format"]) is not int or about["format"] < 1:
         raise ValueError(f"checkpoint={path} has an unknown format: {about['format']!r}")
     if about["format"] > FORMAT:
         raise ValueError(
@@ -166,35 +168,6 @@ def find(resume: str | None, key: str = "resume", folder: str | Path | None = No
     if not there and (automatic or (key == "resume" and (path / "run.json").is_file())):
         return None
     raise ValueError(f"{key}={resume}: " + ("\n".join(damaged) or f"there is no checkpoint in {path / 'checkpoints'}"))
-
-
-def logged(content: Mapping[str, Any]) -> int:
-    """The last kimg, rounded, of which a checkpoint's run had logged anything; -1: none."""
-    acted = [state.get("acted") for state in content.get("callbacks", {}).values() if isinstance(state, Mapping)]
-    return round(max((seen for seen in acted if isinstance(seen, int)), default=-1000) / 1000)
-
-
-def check_fit(gan: Any, content: Mapping[str, Any], path: str) -> None:
-    """Whether a checkpoint is one of this game.
-
-    Raises:
-        ValueError: naming what does not fit
-    """
-    state, optimizers, clock = content["state_dict"], content.get("optimizer_states"), content.get("clock")
-    mine = gan.state_dict()
-    if not isinstance(state, Mapping):
-        raise ValueError(f"resume={path} has no weights")
-    if wrong := sorted(set(mine) ^ set(state)):
-        lacks = "lacks" if wrong[0] in mine else "has, besides what belongs there,"
-        raise ValueError(f"resume={path} {lacks} {', '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}")
-    shapes = {k: [tuple(s[k].shape) if isinstance(s[k], Tensor) else None for s in (mine, state)] for k in mine}
-    if wrong := [f"{k} {there}, not {here}" for k, (here, there) in shapes.items() if here != there]:
-        raise ValueError(f"resume={path} has other shapes: {'; '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}")
-    if not isinstance(optimizers, list) or len(optimizers) != len(gan.players):
-        raise ValueError(f"resume={path} has not the {len(gan.players)} optimizers of this game")
-    whole = lambda key: isinstance(clock, Mapping) and isinstance(clock.get(key), int) and clock[key] >= 0
-    if not whole("rounds") or not whole("seen") or not isinstance(clock.get("curves"), Mapping):  # type: ignore[union-attr]
-        raise ValueError(f"resume={path} has no clock")
 
 
 def weights(path: str, key: str) -> dict[str, Tensor]:

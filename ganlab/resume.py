@@ -6,7 +6,7 @@ could run other code or write elsewhere must be said again by whoever goes on wi
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +77,34 @@ def begun_with(place: Path, resume: str) -> dict[str, Any]:
 def quoted(value: str) -> str:
     """As Hydra reads it back, whatever is in it."""
     return value if re.fullmatch(r"[\w./-]+", value) else "'" + value.replace("'", "\\'") + "'"
+
+
+def logged(content: Mapping[str, Any]) -> int:
+    """The last kimg, rounded, of which a checkpoint's run had logged anything; -1: none."""
+    acted = [state.get("acted") for state in content.get("callbacks", {}).values() if isinstance(state, Mapping)]
+    return round(max((seen for seen in acted if isinstance(seen, int)), default=-1000) / 1000)
+
+
+def check_fit(gan: Any, content: Mapping[str, Any], path: str) -> None:
+    """Whether a checkpoint is one of this game.
+
+    Raises:
+        ValueError: naming what does not fit
+    """
+    from torch import Tensor
+
+    state, optimizers, clock = content["state_dict"], content.get("optimizer_states"), content.get("clock")
+    mine = gan.state_dict()
+    if not isinstance(state, Mapping):
+        raise ValueError(f"resume={path} has no weights")
+    if wrong := sorted(set(mine) ^ set(state)):
+        lacks = "lacks" if wrong[0] in mine else "has, besides what belongs there,"
+        raise ValueError(f"resume={path} {lacks} {', '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}")
+    shapes = {k: [tuple(s[k].shape) if isinstance(s[k], Tensor) else None for s in (mine, state)] for k in mine}
+    if wrong := [f"{k} {there}, not {here}" for k, (here, there) in shapes.items() if here != there]:
+        raise ValueError(f"resume={path} has other shapes: {'; '.join(wrong[:3])}{', ...' * (len(wrong) > 3)}")
+    if not isinstance(optimizers, list) or len(optimizers) != len(gan.players):
+        raise ValueError(f"resume={path} has not the {len(gan.players)} optimizers of this game")
+    whole = lambda key: isinstance(clock, Mapping) and isinstance(clock.get(key), int) and clock[key] >= 0
+    if not whole("rounds") or not whole("seen") or not isinstance(clock.get("curves"), Mapping):  # type: ignore[union-attr]
+        raise ValueError(f"resume={path} has no clock")

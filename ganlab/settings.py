@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ganlab import checkpoint, checks, launch
+from ganlab import checkpoint, checks, launch, resume
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
 from ganlab.networks import alter, take_over
@@ -41,12 +41,12 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
         checks.check_resume(begun["ganlab"]["config"], settings)
     gan = build(settings)
     if resumed is not None:
-        checkpoint.check_fit(gan, begun, resumed)
+        resume.check_fit(gan, begun, resumed)
         gan.load_state_dict(begun["state_dict"])
     if settings["resume"] is not None:
         for logger in settings["logger"].values():
             if isinstance(logger, dict) and "purge_step" in logger:
-                logger["purge_step"] = checkpoint.logged(begun) + 1
+                logger["purge_step"] = resume.logged(begun) + 1
     settings["resume"] = resumed
     if settings["finetune"] and not resumed:
         try:
