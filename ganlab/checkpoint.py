@@ -97,12 +97,9 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        why = (
-            "it holds more than tensors and plain values, and is not opened" if "Weights only" in str(error) else error
-        )
-        raise ValueError(
-            f"checkpoint={path} can't be read: {(str(why).splitlines() or ['it is cut off'])[0]}"
-        ) from None
+        foreign, said = "Weights only" in str(error), str(error).splitlines() or ["it is cut off"]
+        why = "it holds more than tensors and plain values, and is not opened" if foreign else said[0]
+        raise ValueError(f"checkpoint={path} can't be read: {why}") from None
     about = content.get("ganlab") if isinstance(content, dict) else None
     if (
         not isinstance(about, dict)

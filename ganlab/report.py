@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -101,6 +102,17 @@ def claim(folder: str, resume: str | None, told: dict[str, Any]) -> None:
             raise Taken(
                 f"{folder} already holds a run: choose another hydra.run.dir, or go on with it: resume={folder}"
             ) from None
+
+
+def inherit(folder: str, checkpoint: str | None) -> None:
+    """Copies the curves of the run that a checkpoint is of into a folder that goes on from it and has none."""
+    run = Path(checkpoint).absolute().parent.parent if checkpoint else None
+    if run is None or not (run / "run.json").is_file() or run.resolve() == Path(folder).resolve():
+        return
+    if (run / "metrics.csv").is_file() and not (Path(folder) / "metrics.csv").exists():
+        shutil.copy(run / "metrics.csv", folder)
+    if (run / "tensorboard").is_dir() and not (Path(folder) / "tensorboard").exists():
+        shutil.copytree(run / "tensorboard", Path(folder) / "tensorboard")
 
 
 def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ def composed(cfg: DictConfig) -> float:
         settings, story = prepare(cfg, overrides), report.story(overrides, hydra_cfg.runtime.choices, own)
         if alone:
             report.claim(folder, cfg.resume, story)
+            report.inherit(folder, settings["resume"])
         processes = launch.processes(settings["trainer"])
         if not alone or (processes == 1 and not sweeping):
             return train(settings, folder, story)
