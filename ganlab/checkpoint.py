@@ -38,8 +38,8 @@ class AtomicIO(TorchCheckpointIO):
         with atomic(path) as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # how torch says that the disk is full
-                raise OSError(str(error).splitlines()[0]) from error
+            except RuntimeError as error:  # torch's own words in place of the file's
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def digest(content: Any) -> str:

@@ -44,7 +44,7 @@ def go_on(arguments: Sequence[str]) -> list[str]:
     saved, folders = told.get("overrides"), told.get("config_dirs") or []
     if not isinstance(saved, list) or not all(isinstance(o, str) and OVERRIDE.fullmatch(o) for o in saved):
         return list(arguments)
-    keys = set(values)
+    keys = {key_of(a) for a in arguments}
     saved = [o for o in saved if key_of(o) not in ("resume", "finetune", "hydra.run.dir") and key_of(o) not in keys]
     for override in saved:
         if CODE.search(override) or PLACES.search(override):

@@ -63,8 +63,10 @@ def composed(cfg: DictConfig) -> float:
             log.error("this run failed, the sweep goes on: %s", error)
             report.failed(folder, overrides, error)
             return math.inf
-        if isinstance(error, report.EXPECTED) or getattr(error, "errno", None) in report.NO_ROOM:
+        if isinstance(error, report.EXPECTED):
             sys.exit(f"error: {error}")
+        if getattr(error, "errno", None) in report.NO_ROOM:
+            sys.exit(f"error: {error}. What was saved is whole: make room, then resume={report.relative(folder)}")
         raise
 
 

@@ -106,10 +106,10 @@ class CSVFile(Logger):
         rows: list[dict[str, Any]] = []
         new = [key for key in metrics if key not in self.columns]
         if (new or not self.known) and self.path.exists():
-            with open(self.path, newline="") as file:
-                reader = csv.DictReader(file)
-                rows = [row for row in reader if self.known or round(float(row["kimg"])) < self.purge_step]
-                self.columns = list(dict.fromkeys([*(reader.fieldnames or []), *self.columns]))
+            whole, newline, _ = self.path.read_text().rpartition("\n")  # a last row may be cut off
+            reader = csv.DictReader(io.StringIO(whole + newline))
+            rows = [row for row in reader if self.known or round(float(row["kimg"])) < self.purge_step]
+            self.columns = list(dict.fromkeys([*(reader.fieldnames or []), *self.columns]))
         new = [key for key in metrics if key not in self.columns]
         self.columns += sorted(new)
         if new or not self.known:  # written anew, with the new columns
