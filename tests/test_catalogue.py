@@ -1,11 +1,16 @@
 """Every model of conf/model, with no list by hand: a new model is tested here without new test code."""
 
+import os
+
 import pytest
 import torch
 from composing import composed, group
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf, open_dict
 from play import trainer
 
+from ganlab import launch
+from ganlab.checkpoint import save
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
 from ganlab.settings import build, drop_settings_of_what_was_removed
@@ -105,3 +110,40 @@ def test_the_state_survives_a_checkpoint_bit_for_bit(model, tmp_path):
     for one, other in zip(whole.trainer.optimizers, second.trainer.optimizers, strict=True):
         states = zip(one.state_dict()["state"].values(), other.state_dict()["state"].values(), strict=True)
         assert all(torch.equal(x[k], y[k]) for x, y in states for k in x)
+
+
+def resumed_in_group(folder):
+    """Of each model: what differs, in this process, between some rounds and as many with a save and a load between."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(1)
+    data = [{k: v[rank::world] for k, v in batch.items()} for batch in rounds(20, (1, 16, 16), 16)]
+    strategy = lambda: DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    new = lambda **kw: trainer(devices=world, strategy=strategy(), use_distributed_sampler=False, **kw)
+    found = {}
+    for model in group("model"):
+        n = 2 * tiny(model).every["G"]
+        whole, first, second = (tiny(model) for _ in range(3))
+        fit = lambda player, gan, some, **kw: player.fit(
+            gan, torch.utils.data.DataLoader(some, batch_size=None), weights_only=True, **kw
+        )
+        fit(new(), whole, data[: 2 * n])
+        half = new()
+        fit(half, first, data[:n])
+        save(half, f"{folder}/{model}.ckpt")
+        fit(new(max_epochs=2), second, data[n : 2 * n], ckpt_path=f"{folder}/{model}.ckpt")
+        a, b = whole.state_dict(), second.state_dict()
+        equal = lambda x, y: torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+        # batch norm's averages are of each process's own samples; those of rank 0 count
+        own = lambda name: rank > 0 and ("running_" in name or "w_average" in name)
+        found[model] = [k for k in a if not own(k) and not equal(a[k], b[k])]
+    everywhere = [None] * world
+    torch.distributed.all_gather_object(everywhere, found)
+    return everywhere
+
+
+@pytest.mark.slow
+def test_every_model_resumes_bit_for_bit_on_two_processes(tmp_path):
+    ranks = launch.run(resumed_in_group, str(tmp_path), processes=2)
+    assert len(ranks) == 2
+    for found in ranks:
+        assert found == {model: [] for model in group("model")}
