@@ -19,10 +19,10 @@ SIDE = 8  # pixels: images are compared at this resolution, where noise does not
 LEAST = 16  # samples that a measure needs
 
 
-def finite(gan: Any) -> bool:
-    """Whether all weights and buffers are numbers. Waits for the device once."""
+def finite(gan: Any) -> Tensor:
+    """Whether all weights and buffers are numbers, as a tensor: nothing waits for the device."""
     values = [t for t in (*gan.parameters(), *gan.buffers()) if t.is_floating_point() and t.numel()]
-    return bool(nn.utils.get_total_norm(values, torch.inf).isfinite()) if values else True
+    return nn.utils.get_total_norm(values, torch.inf).isfinite()
 
 
 class Vitals:
@@ -83,7 +83,7 @@ class Vitals:
                 seen = phase.real
                 for augment in gan.augment.values():
                     seen = augment(seen, phase.rng)
-                values["leak"] = along(statistics(fake), statistics(real), statistics(coarse(seen)))
+                values |= leak(real, fake, coarse(seen))
         return {name: value.float() for name, value in values.items()}
 
     def compared(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -134,6 +134,15 @@ def copies(x: Tensor, known: Tensor) -> Tensor:
     """Share of x [n, d] at most a third as far from the nearest of `known` [m, d] as from the second nearest."""
     first, second = torch.cdist(x, known).topk(2, largest=False).values.unbind(1)
     return (first < second / 3).float().mean()
+
+
+def leak(real: Tensor, fake: Tensor, augmented: Tensor) -> dict[str, Tensor]:
+    """Where the fakes [n, d] lie on the way from the reals to the augmented reals, if that is longer than chance."""
+    start, end = statistics(real), statistics(augmented)
+    chance = 2 * real.var(0).sum() / len(real)
+    if (end - start).square().sum() < 4 * chance:
+        return {}
+    return {"leak": along(statistics(fake), start, end)}
 
 
 def statistics(x: Tensor) -> Tensor:

@@ -106,6 +106,11 @@ SIGNS = {
         "terms=[r1,r2] with loss=relativistic, model=pacgan, a lower optimizer.lr, or another seed",
         below=True,
     ),
+    "collapse": Sign(
+        "G has lost variety: its samples differ {value:.0%} of what they did",
+        "the best checkpoint (checkpoints/best.ckpt), terms=[r1,r2] with loss=relativistic, or a lower optimizer.lr",
+        below=True,
+    ),
     "duplicates": Sign(
         "{value:.0%} of G's samples have a double",
         "terms=[r1,r2] with loss=relativistic, model=pacgan, a lower optimizer.lr, or another seed",
@@ -120,8 +125,13 @@ SIGNS = {
         "more images, a smaller generator.width, an earlier end, and python -m ganlab.analyze to look at them",
     ),
     "leak": Sign(
-        "images are augmented with p={value:.2g}: augmentations leak into samples from about {limit:.1g} on",
-        "a lower augment.ada.target, fewer kinds of change (augment.ada.policy=b), or more images",
+        "augmentations leak into G's samples: they lie {value:.0%} of the way from the reals to augmented reals",
+        "augment.ada.target=0.6 in place of a fixed p, augment.ada.p below 0.8, or fewer kinds of change, as "
+        "augment.ada.policy=b",
+    ),
+    "p": Sign(
+        "everything is augmented with p={value:.2g}, and from about {limit:.1g} on augmentations may leak into samples",
+        "more images, terms=[r1], or fewer kinds of change, as augment.ada.policy=b",
     ),
 }
 ACTIONS = ("warn", "stop", "rollback")
@@ -179,18 +189,19 @@ class Watchdog(Every):
         self.rollbacks = 0  # so far
         self.back: RollBack | None = None  # where the run comes from
         self.norms: dict[str, list[float]] = {}  # the last gradient norms of each player
-        self.best: dict[str, float] = {}  # recall
-        self.before: dict[str, tuple[int, Tensor]] = {}  # round, and some of the player's weights then
+        self.best: dict[str, float] = {}  # recall and diversity so far
+        self.armed: set[str] = set()  # players whose next move is to be measured
+        self.before: dict[str, tuple[int, Tensor]] = {}  # number of moves, and some of the player's weights then
+        self.moved: dict[str, Tensor] = {}  # by how much of their length they went on in a move
         self.vitals: Vitals | None = None
-        self.probed = 0
+        self.looked = 0  # at the last look
 
     # ------------------------------------------------------------------------------------------------------- Lightning
 
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         super().on_train_start(trainer, gan)
-        self.probed = gan.seen
         self.vitals = Vitals(trainer.datamodule, self.n, trainer.global_rank, trainer.world_size, gan.device)
-        self.before = {player: (gan.rounds, some_of(getattr(gan, player))) for player in gan.players}
+        self.before, self.moved = {}, {}
         if self.back is not None:
             self.rollbacks = self.back.number
             for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
@@ -200,12 +211,31 @@ class Watchdog(Every):
                 if isinstance(callback, SaveCheckpoint):
                     callback.act(trainer, gan)
 
+    def on_train_batch_start(self, trainer: Any, gan: Any, *_: Any) -> None:
+        for player in self.armed:
+            self.before[player] = (gan.rounds // gan.every[player], some_of(getattr(gan, player)))
+        self.armed = set()
+
+    def on_train_batch_end(self, trainer: Any, gan: Any, *args: Any) -> None:
+        for player, (then, before) in list(self.before.items()):
+            if moves := gan.rounds // gan.every[player] - then:
+                way = (some_of(getattr(gan, player)) - before).norm() / before.norm().clamp(min=1e-30)
+                self.moved[player] = way.float() / moves
+                del self.before[player]
+        super().on_train_batch_end(trainer, gan, *args)
+
     def act(self, trainer: Any, gan: Any) -> None:
-        values, broken = self.of_curves(trainer, gan), self.of_weights(gan)
-        values |= {**broken, "nan": values["nan"] + broken["nan"]}
-        if crossed(self.probed, gan.seen, self.probe):
+        values = self.of_curves(trainer, gan)
+        if self.moved:
+            steps = averaged(torch.stack([self.moved.pop(player) for player in sorted(self.moved)]))
+            values |= {"steps": max(steps), "still": float(min(steps) == 0)}
+        due = crossed(self.looked, gan.seen, self.probe)
+        if due or self.looked == 0:  # not at the very first moves, which some games begin by clipping the weights
+            self.armed = {p for p in gan.players if gan.seen >= 1000 * gan.start.get(p, 0.0)}
+        if due:
             values |= self.of_players(trainer, gan)
-            self.probed = gan.seen
+            values["nan"] += values.pop("broken")
+        self.looked = gan.seen
         record(trainer, gan, {f"watchdog/{name}": value for name, value in values.items()})
         begun = [name for name in SIGNS if name in values and self.begins(name, values[name], gan.seen)]
         for name in begun:
@@ -215,10 +245,12 @@ class Watchdog(Every):
 
     def state_dict(self) -> dict[str, Any]:
         rules = {name: [rule.held, rule.told] for name, rule in self.rules.items()}
-        return {"rules": rules, "norms": self.norms, "best": self.best, "rollbacks": self.rollbacks}
+        clock = {"looked": self.looked, "armed": sorted(self.armed), "rollbacks": self.rollbacks}
+        return {"rules": rules, "norms": self.norms, "best": self.best, **clock}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.norms, self.best, self.rollbacks = state["norms"], state["best"], state["rollbacks"]
+        self.looked, self.armed = state["looked"], set(state["armed"])
         for name, rule in self.rules.items():
             rule.held, rule.told = state["rules"].get(name, (0, False))
 
@@ -233,8 +265,8 @@ class Watchdog(Every):
         for player in gan.players:
             norm, past = latest.get(f"gradient_norm/{player}", math.nan), self.norms.setdefault(player, [])
             if math.isfinite(norm):
-                if len(past) >= 5:
-                    growth.append(norm / max(statistics.median(past), 1e-30))
+                if len(past) >= 5 and any(past):
+                    growth.append(norm / statistics.fmean(past))
                 self.norms[player] = [*past, norm][-20:]
         values |= {"gradients": max(growth)} if growth else {}
         for key, value in latest.items():
@@ -245,24 +277,14 @@ class Watchdog(Every):
                 values["p"] = value
         return values
 
-    def of_weights(self, gan: Any) -> dict[str, float]:
-        """How far each player's weights move in a round, of those that should; and whether all are finite."""
-        moved = []
-        for player, (then, before) in self.before.items():
-            now = some_of(getattr(gan, player))
-            moves = (gan.rounds - then) / gan.every[player]
-            if moves >= 1 and gan.seen >= 1000 * (gan.start.get(player, 0) or 0):
-                moved.append(((now - before).norm() / before.norm().clamp(min=1e-30) / moves).float())
-            self.before[player] = (gan.rounds, now)
-        shares = torch.stack([*moved, torch.tensor(0.0 if finite(gan) else 1.0, device=gan.device)])
-        *moved, broken = averaged(shares)
-        return {"nan": broken} | ({"steps": max(moved), "still": float(min(moved) == 0)} if moved else {})
-
     def of_players(self, trainer: Any, gan: Any) -> dict[str, float]:
         assert self.vitals is not None
         with without_trace(gan, gan.device), trainer.precision_plugin.forward_context():
-            measured = self.vitals.measure(gan)
-        values = dict(zip(measured, averaged(torch.stack(list(measured.values()))), strict=True)) if measured else {}
+            measured = self.vitals.measure(gan) | {"broken": 1 - finite(gan).float()}
+        values = dict(zip(measured, averaged(torch.stack(list(measured.values()))), strict=True))
+        if "diversity" in values:
+            self.best["diversity"] = best = max(min(values["diversity"], 1.0), self.best.get("diversity", 0.0))
+            values |= {"collapse": values["diversity"] / best} if best > 0.2 else {}
         if "margin" in values:
             values |= {"strong": values["margin"], "weak": values.pop("margin")}
         return values
