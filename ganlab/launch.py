@@ -55,6 +55,7 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
 
     Raises:
         WorkerFailed: with the error of the process that failed first; the others are stopped
+        Exception: one that all processes raise alike, as `ganlab.callbacks.watchdog.Unhealthy`, is raised here as it is
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -64,19 +65,27 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         rdzv_endpoint="localhost:0", local_addr="127.0.0.1", max_restarts=0, start_method="spawn", monitor_interval=0.1,
     )  # fmt: skip
     try:
-        return elastic_launch(config, _work)(function, arguments, processes)[0]
+        result = elastic_launch(config, _work)(function, arguments, processes)[0]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         told: Any = failure.message
         reason = told["message"] if isinstance(told, dict) else told
         raise WorkerFailed(f"process {rank} of {processes} failed: {reason}") from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> Any:
     if sys.platform in ("linux", "darwin"):  # one machine: nobody else need reach the group
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     torch.set_num_threads(max(1, cores() // processes))
-    return function(*arguments)
+    try:
+        return function(*arguments)
+    except Exception as error:
+        if getattr(error, "everywhere", False):  # no process failed: all of them ended by the same decision
+            return error
+        raise
 
 
 def cores() -> int:

@@ -3,7 +3,10 @@ no trace."""
 
 import copy
 import json
+import os
 import pickle
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +14,12 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from composing import run
 from play import batches, game, mlp, trainer
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ganlab import launch
 from ganlab.callbacks.clock import Budget
 from ganlab.callbacks.curves import LogCurves, record
 from ganlab.callbacks.vitals import Vitals, above, along, copies, finite
@@ -27,7 +32,7 @@ from ganlab.losses import Hinge, NonSaturating, Wasserstein
 from ganlab.terms.penalties import GradientPenalty
 
 SHIPPED = yaml.safe_load((Path(CONF) / "callbacks" / "default.yaml").read_text())["watchdog"]
-ADAM = partial(torch.optim.Adam, lr=2e-3, betas=(0.5, 0.999))
+ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999))
 
 
 def watchdog(folder, every=1.0, probe=5.0, **rules):
@@ -96,7 +101,7 @@ def test_points_are_left_alone(tmp_path):
 
 
 def test_a_learning_rate_100_times_too_high(tmp_path):
-    told = watched(game_of_digits(optimizer=partial(ADAM, lr=0.2)), digits(), 20, tmp_path)
+    told = watched(game_of_digits(optimizer=partial(ADAM, lr=0.1)), digits(), 20, tmp_path)
     assert told["steps"]["kimg"] <= 20
     assert "a lower optimizer.lr" in told["steps"]["says"]
 
@@ -142,6 +147,19 @@ class Breaks(L.Callback):
     def on_train_batch_start(self, trainer, gan, *_):
         if gan.seen >= 1000 * self.kimg:
             next(gan.D.parameters()).data.view(-1)[0] = torch.nan
+
+
+class BreaksOnce(Breaks):
+    """The same, in a run that has not been rolled back yet."""
+
+    def __init__(self, folder):
+        super().__init__(2.5)
+        self.mark = Path(folder) / "broken"
+
+    def on_train_batch_start(self, trainer, gan, *_):
+        if gan.seen >= 1000 * self.kimg and not self.mark.exists():
+            super().on_train_batch_start(trainer, gan)
+            self.mark.touch()
 
 
 def test_nan_asks_for_a_way_back_at_the_next_look(tmp_path):
@@ -251,10 +269,10 @@ def test_after_so_many_rollbacks_the_run_is_stopped(tmp_path):
 
 
 def test_a_warning_is_a_line_on_screen(tmp_path, capsys):
-    watched(game_of_digits(optimizer={"D": partial(ADAM, lr=0.0), "G": ADAM}), digits(), 4, tmp_path)
+    watched(game_of_digits(optimizer={"D": partial(ADAM, lr=0.0), "G": ADAM}), digits(), 8, tmp_path)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert len(lines) == 1
-    assert lines[0].startswith("warning at 2 kimg (still): the weights of a player do not move")
+    assert lines[0].startswith("warning at 6 kimg (still): the weights of a player do not move")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +302,52 @@ def test_its_state_survives_a_checkpoint(tmp_path):
     assert other.rules["weak"].begins(True) is False
     assert other.rules["weak"].begins(True) is True  # patience 3, one look before
     assert (other.rollbacks, other.norms) == (1, {"D": [1.0, 2.0]})
+
+
+# ------------------------------------------------------------------------------------------------------- whole runs
+
+SMALL = [
+    "model=mlp", "generator.width=16", "discriminator.width=16", "metrics.enabled=false", "callbacks.samples=null",
+    "callbacks.progress=null", "logger=csv", "callbacks.checkpoint.every=1",
+]  # fmt: skip
+
+
+def test_a_rollback_goes_on_from_the_last_checkpoint_with_a_lower_rate(tmp_path, capsys):
+    breaking = ["+callbacks.breaks._target_=test_watchdog.BreaksOnce", f"+callbacks.breaks.folder={tmp_path}"]
+    run(tmp_path / "run", *SMALL, "max_kimg=4", *breaking)
+    assert "goes on from 2.048 kimg with the learning rates times 0.5 (rollback 1 of 2)" in capsys.readouterr().err
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    groups = [group for optimizer in state["optimizer_states"] for group in optimizer["param_groups"]]
+    assert [group["initial_lr"] for group in groups] == [1e-4, 1e-4]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["warnings"]["nan"] == pytest.approx(3, abs=0.1)
+    assert all(v.isfinite().all() for v in state["state_dict"].values() if isinstance(v, torch.Tensor))
+
+
+def test_what_breaks_again_and_again_is_stopped(tmp_path):
+    with pytest.raises(Unhealthy, match="after 2 rollbacks") as caught:
+        run(tmp_path, *SMALL, "max_kimg=4", "+callbacks.breaks._target_=test_watchdog.Breaks", "+callbacks.breaks.kimg=1.5")
+    assert not isinstance(caught.value, RollBack)
+    assert len((tmp_path / "health.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_stopped_run_ends_with_code_3(tmp_path):
+    stop = ["callbacks.watchdog.rules.strong={limit: -100, patience: 1, start: 0, action: stop}", "callbacks.watchdog.probe=1"]
+    command = [sys.executable, "-m", "ganlab", *SMALL, "max_kimg=2", *stop]
+    env = os.environ | {"PYTHONPATH": str(Path(CONF).parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: strong at 1.024 kimg: D tells reals from fakes without effort")
+
+
+def unhealthy(_):
+    raise RollBack("nan", "it is so", 1, 0.5, {})
+
+
+def test_several_processes_hand_on_one_decision():
+    with pytest.raises(RollBack, match="it is so"):
+        launch.run(unhealthy, 1, processes=2)
 
 
 # ------------------------------------------------------------------------------------------------------------ measures

@@ -46,12 +46,13 @@ class RollBack(Unhealthy):
 
     number   of rollbacks of this run, with this one
     factor   on the learning rates
+    said     what was said until now: {rule: kimg}
     """
 
-    def __init__(self, rule: str, message: str, number: int, factor: float):
+    def __init__(self, rule: str, message: str, number: int, factor: float, said: Mapping[str, float]):
         super().__init__(rule, message)
-        self.args = (rule, message, number, factor)
-        self.number, self.factor = number, factor
+        self.args = (rule, message, number, factor, said)
+        self.number, self.factor, self.said = number, factor, said
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ SIGNS = {
     ),
     "steps": Sign(
         "the weights change by {value:.0%} in a move: the learning rate is too high",
-        "a lower optimizer.lr, 100 times lower perhaps",
+        "a lower optimizer.lr, ten times lower perhaps",
     ),
     "still": Sign(
         "the weights of a player do not move, and the game goes on",
@@ -187,6 +188,7 @@ class Watchdog(Every):
         self.probe, self.n, self.most, self.factor, self.folder = probe, n, rollbacks, factor, Path(folder)
         self.rules = {name: rule_of(name, given) for name, given in rules.items() if given}
         self.rollbacks = 0  # so far
+        self.said: dict[str, float] = {}  # rule: kimg at which it first spoke
         self.back: RollBack | None = None  # where the run comes from
         self.norms: dict[str, list[float]] = {}  # the last gradient norms of each player
         self.best: dict[str, float] = {}  # recall and diversity so far
@@ -203,7 +205,11 @@ class Watchdog(Every):
         self.vitals = Vitals(trainer.datamodule, self.n, trainer.global_rank, trainer.world_size, gan.device)
         self.before, self.moved = {}, {}
         if self.back is not None:
-            self.rollbacks = self.back.number
+            if trainer.is_global_zero:
+                rate = f"the learning rates times {self.back.factor:g}"
+                where = f"from {gan.seen / 1000:g} kimg" if gan.seen else "from the beginning"
+                tqdm.write(f"goes on {where} with {rate} (rollback {self.back.number} of {self.most})", file=sys.stderr)
+            self.rollbacks, self.said = self.back.number, dict(self.back.said)
             for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
                 group["initial_lr"] = group.get("initial_lr", group["lr"]) * self.back.factor
             self.back = None
@@ -245,12 +251,12 @@ class Watchdog(Every):
 
     def state_dict(self) -> dict[str, Any]:
         rules = {name: [rule.held, rule.told] for name, rule in self.rules.items()}
-        clock = {"looked": self.looked, "armed": sorted(self.armed), "rollbacks": self.rollbacks}
+        clock = {"looked": self.looked, "armed": sorted(self.armed), "rollbacks": self.rollbacks, "said": self.said}
         return {"rules": rules, "norms": self.norms, "best": self.best, **clock}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.norms, self.best, self.rollbacks = state["norms"], state["best"], state["rollbacks"]
-        self.looked, self.armed = state["looked"], set(state["armed"])
+        self.looked, self.armed, self.said = state["looked"], set(state["armed"]), state["said"]
         for name, rule in self.rules.items():
             rule.held, rule.told = state["rules"].get(name, (0, False))
 
@@ -298,6 +304,7 @@ class Watchdog(Every):
     def tell(self, name: str, value: float, trainer: Any, gan: Any) -> None:
         rule, kimg = self.rules[name], gan.seen / 1000
         says = sentence(name, value, rule.limit)
+        self.said.setdefault(name, kimg)
         if trainer.is_global_zero:
             tqdm.write(f"warning at {kimg:g} kimg ({name}): {says}", file=sys.stderr)
             told = {"kimg": kimg, "rule": name, "value": value, "limit": rule.limit, "action": rule.action, "says": says}
@@ -310,7 +317,7 @@ class Watchdog(Every):
         rule = self.rules[name]
         what = f"{name} at {gan.seen / 1000:g} kimg: {sentence(name, value, rule.limit)}"
         if rule.action == "rollback" and self.rollbacks < self.most:
-            raise RollBack(name, what, self.rollbacks + 1, self.factor)
+            raise RollBack(name, what, self.rollbacks + 1, self.factor, self.said)
         if rule.action == "rollback":
             raise Unhealthy(name, f"{what} (after {self.rollbacks} rollbacks)")
         if rule.action == "stop":
