@@ -26,30 +26,39 @@ def finite(gan: Any) -> Tensor:
 
 
 class Vitals:
-    """A fixed choice of reals: `n` that are trained on and as many that are not, where there are any. Each process has
-    its own.
+    """A fixed choice of reals: a few times `n` that are trained on and as many that are not, where there are any. Each
+    process has its own, and looks at them in turn.
 
     data   a DataModule: what it has of `played` and `held_out` is used
     """
 
+    TURNS = 3
+
     def __init__(self, data: Any, n: int, rank: int, world: int, device: torch.device):
-        self.rank, self.world, self.device, self.n = rank, world, device, n
+        self.rank, self.world, self.device = rank, world, device
         trained = data.played() if hasattr(data, "played") else None
         held_out = data.held_out() if hasattr(data, "held_out") else None
-        self.trained, self.held_out = (self.share(samples) for samples in (trained, held_out))
+        there = [len(samples) // world for samples in (trained, held_out) if samples is not None]
+        n = min([n, *(count for count in there if count >= LEAST)]) // LEAST * LEAST  # of both alike
+        self.trained, self.held_out = (self.share(samples, n) for samples in (trained, held_out))
         self.all = trained.real if hasattr(trained, "real") and len(trained) <= 50_000 else None  # in memory, and few
         self.known: Tensor | None = None  # the same, coarse, when it is first needed
+        self.chance: Any = None  # the share of copies among held-out reals
 
-    def share(self, samples: Any) -> dict[str, Tensor] | None:
-        n = min(self.n, len(samples) // self.world) // LEAST * LEAST if samples is not None else 0
-        if not n:
-            return None
+    def share(self, samples: Any, n: int) -> list[dict[str, Tensor]]:
+        """At most TURNS batches of n samples."""
+        turns = min(self.TURNS, len(samples) // self.world // n) if samples is not None else 0
+        if not turns:
+            return []
         order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed_of("vitals")))
-        return {k: v.to(self.device) for k, v in samples.take(order[self.rank * n : (self.rank + 1) * n]).items()}
+        rows = order[self.rank * n * turns :][: n * turns].view(turns, n)
+        return [{k: v.to(self.device) for k, v in samples.take(row).items()} for row in rows]
 
     @torch.no_grad()
-    def measure(self, gan: Any) -> dict[str, Tensor]:
+    def measure(self, gan: Any, turn: int = 0) -> dict[str, Tensor]:
         """{name: number} of this process, for what applies to this game.
+
+        turn         which of the reals to look at
 
         margin       how many standard deviations D's logits on the reals lie above those on the fakes
         overfitting  the same, of the reals that D is trained on above others
@@ -61,18 +70,19 @@ class Vitals:
                      generalize when they fail to memorize")
         leak         how far along the way from the reals to augmented reals the fakes lie, in mean and deviation
         """
-        if self.trained is None:
+        if not self.trained:
             return {}
-        n, values = size(self.trained), {}
+        trained = self.trained[turn % len(self.trained)]
+        n, values = size(trained), {}
         rng = lambda: BatchRNG(seed_of("vitals"), self.world * n, slice(self.rank * n, (self.rank + 1) * n), self.device)
         phase = Phase(
-            "D", gan.task.prepare(as_shown(self.trained), rng()), gan.G, gan.D, gan.task.play, (), rng=rng(), seen=gan.seen
+            "D", gan.task.prepare(as_shown(trained), rng()), gan.G, gan.D, gan.task.play, (), rng=rng(), seen=gan.seen
         )
         if gan.D is not None and not getattr(gan.D, "is_autoencoder", False):  # whose logits are errors
             real, fake = opinion(phase.on_real.logits), opinion(phase.on_fake.logits)
             values["margin"] = above(real, fake)
-            if self.held_out is not None:
-                batch = gan.task.prepare(as_shown(self.held_out), rng())
+            if self.held_out:
+                batch = gan.task.prepare(as_shown(self.held_out[turn % len(self.held_out)]), rng())
                 other = phase.again(inputs=batch.inputs, real=batch.real, cond=batch.cond, real_cond=batch.real_cond)
                 values["overfitting"] = above(real, opinion(other.on_real.logits))
         shown = phase.fake if gan.D is not None or not hasattr(gan.task, "draw") else drawn(gan, rng())
@@ -91,13 +101,13 @@ class Vitals:
         nearest = lambda d: d.clone().fill_diagonal_(torch.inf).amin(1) / d.mean().clamp(min=1e-30)
         values = {"diversity": apart.mean() / among.mean().clamp(min=1e-30)}
         values["duplicates"] = (nearest(apart) <= nearest(among).median() / 10).float().mean()
-        if self.all is not None and self.held_out is not None:
+        if self.all is not None and self.held_out and fake.shape[1] >= LEAST:  # few numbers tell nothing
             if self.known is None:
-                parts = self.all.split(4096)
-                self.known = torch.cat([coarse(as_shown({"real": x.to(self.device)})["real"]) for x in parts])
-            if self.known.shape[1] == fake.shape[1]:
-                other = coarse(as_shown(self.held_out)["real"])
-                values["copies"] = copies(fake, self.known) - copies(other, self.known)
+                parts = [as_shown({"real": x.to(self.device)})["real"] for x in self.all.split(4096)]
+                self.known = torch.cat([coarse(part) for part in parts])
+                others = torch.cat([coarse(as_shown(batch)["real"]) for batch in self.held_out])
+                self.chance = copies(others, self.known)
+            values["copies"] = copies(fake, self.known) - self.chance
         return values
 
 

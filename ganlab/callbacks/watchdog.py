@@ -191,6 +191,7 @@ class Watchdog(Every):
         self.said: dict[str, float] = {}  # rule: kimg at which it first spoke
         self.back: RollBack | None = None  # where the run comes from
         self.norms: dict[str, list[float]] = {}  # the last gradient norms of each player
+        self.gaps: list[float] = []  # the last looks at overfitting
         self.best: dict[str, float] = {}  # recall and diversity so far
         self.armed: set[str] = set()  # players whose next move is to be measured
         self.before: dict[str, tuple[int, Tensor]] = {}  # number of moves, and some of the player's weights then
@@ -252,10 +253,11 @@ class Watchdog(Every):
     def state_dict(self) -> dict[str, Any]:
         rules = {name: [rule.held, rule.told] for name, rule in self.rules.items()}
         clock = {"looked": self.looked, "armed": sorted(self.armed), "rollbacks": self.rollbacks, "said": self.said}
-        return {"rules": rules, "norms": self.norms, "best": self.best, **clock}
+        return {"rules": rules, "norms": self.norms, "gaps": self.gaps, "best": self.best, **clock}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.norms, self.best, self.rollbacks = state["norms"], state["best"], state["rollbacks"]
+        self.norms, self.gaps, self.best = state["norms"], state["gaps"], state["best"]
+        self.rollbacks = state["rollbacks"]
         self.looked, self.armed, self.said = state["looked"], set(state["armed"]), state["said"]
         for name, rule in self.rules.items():
             rule.held, rule.told = state["rules"].get(name, (0, False))
@@ -286,8 +288,11 @@ class Watchdog(Every):
     def of_players(self, trainer: Any, gan: Any) -> dict[str, float]:
         assert self.vitals is not None
         with without_trace(gan, gan.device), trainer.precision_plugin.forward_context():
-            measured = self.vitals.measure(gan) | {"broken": 1 - finite(gan).float()}
+            measured = self.vitals.measure(gan, round(gan.seen / 1000 / self.probe)) | {"broken": 1 - finite(gan).float()}
         values = dict(zip(measured, averaged(torch.stack(list(measured.values()))), strict=True))
+        if "overfitting" in values:  # the mean of three looks, at different reals
+            self.gaps = [*self.gaps, values.pop("overfitting")][-Vitals.TURNS :]
+            values |= {"overfitting": statistics.fmean(self.gaps)} if len(self.gaps) == Vitals.TURNS else {}
         if "diversity" in values:
             self.best["diversity"] = best = max(min(values["diversity"], 1.0), self.best.get("diversity", 0.0))
             values |= {"collapse": values["diversity"] / best} if best > 0.2 else {}
