@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+import ganlab.train  # noqa: F401  (resolvers of the config)
 from ganlab.callbacks.clock import Budget
 from ganlab.conf import CONF
 from ganlab.settings import build, made, prepare

@@ -28,7 +28,7 @@ from ganlab.conf import CONF
 from ganlab.data.rounds import InMemory
 from ganlab.data.sets import Digits
 from ganlab.data.toy import Toy
-from ganlab.losses import Hinge, NonSaturating, Wasserstein
+from ganlab.losses import Hinge, Wasserstein
 from ganlab.terms.penalties import GradientPenalty
 
 SHIPPED = yaml.safe_load((Path(CONF) / "callbacks" / "default.yaml").read_text())["watchdog"]
@@ -209,7 +209,9 @@ def test_every_sign_has_a_rule_and_words(name):
     assert not sign.bad(rule["limit"], rule["limit"])
     assert not sign.bad(float("nan"), rule["limit"])
     text = sign.says.format(value=0.5, limit=0.5)
-    assert text and sign.hint and "\n" not in text + sign.hint
+    assert text
+    assert sign.hint
+    assert "\n" not in text + sign.hint
 
 
 def test_patience_and_one_warning_for_each_episode():
@@ -328,13 +330,22 @@ def test_a_rollback_goes_on_from_the_last_checkpoint_with_a_lower_rate(tmp_path,
 
 def test_what_breaks_again_and_again_is_stopped(tmp_path):
     with pytest.raises(Unhealthy, match="after 2 rollbacks") as caught:
-        run(tmp_path, *SMALL, "max_kimg=4", "+callbacks.breaks._target_=test_watchdog.Breaks", "+callbacks.breaks.kimg=1.5")
+        run(
+            tmp_path,
+            *SMALL,
+            "max_kimg=4",
+            "+callbacks.breaks._target_=test_watchdog.Breaks",
+            "+callbacks.breaks.kimg=1.5",
+        )
     assert not isinstance(caught.value, RollBack)
     assert len((tmp_path / "health.jsonl").read_text().splitlines()) == 3
 
 
 def test_a_stopped_run_ends_with_code_3(tmp_path):
-    stop = ["callbacks.watchdog.rules.strong={limit: -100, patience: 1, start: 0, action: stop}", "callbacks.watchdog.probe=1"]
+    stop = [
+        "callbacks.watchdog.rules.strong={limit: -100, patience: 1, start: 0, action: stop}",
+        "callbacks.watchdog.probe=1",
+    ]
     command = [sys.executable, "-m", "ganlab", *SMALL, "max_kimg=2", *stop]
     env = os.environ | {"PYTHONPATH": str(Path(CONF).parent)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)

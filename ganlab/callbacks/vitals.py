@@ -41,7 +41,8 @@ class Vitals:
         there = [len(samples) // world for samples in (trained, held_out) if samples is not None]
         n = min([n, *(count for count in there if count >= LEAST)]) // LEAST * LEAST  # of both alike
         self.trained, self.held_out = (self.share(samples, n) for samples in (trained, held_out))
-        self.all = trained.real if hasattr(trained, "real") and len(trained) <= 50_000 else None  # in memory, and few
+        real = getattr(trained, "real", None)
+        self.all = real if real is not None and len(real) <= 50_000 else None  # in memory, and few
         self.known: Tensor | None = None  # the same, coarse, when it is first needed
         self.chance: Any = None  # the share of copies among held-out reals
 
@@ -74,7 +75,9 @@ class Vitals:
             return {}
         trained = self.trained[turn % len(self.trained)]
         n, values = size(trained), {}
-        rng = lambda: BatchRNG(seed_of("vitals"), self.world * n, slice(self.rank * n, (self.rank + 1) * n), self.device)
+        rng = lambda: BatchRNG(
+            seed_of("vitals"), self.world * n, slice(self.rank * n, (self.rank + 1) * n), self.device
+        )
         phase = Phase(
             "D", gan.task.prepare(as_shown(trained), rng()), gan.G, gan.D, gan.task.play, (), rng=rng(), seen=gan.seen
         )
@@ -136,7 +139,7 @@ def coarse(x: Data) -> Tensor:
     """[N, d]: what D sees, or the first of it, images at no more than 8 pixels a side."""
     x = tree_leaves(x)[0]
     if x.dim() == 4:
-        x = F.adaptive_avg_pool2d(x, [min(SIDE, side) for side in x.shape[2:]])
+        x = F.adaptive_avg_pool2d(x, (min(SIDE, x.shape[2]), min(SIDE, x.shape[3])))
     return x.flatten(1).float()
 
 

@@ -182,7 +182,9 @@ class Watchdog(Every):
     ):  # fmt: skip
         super().__init__(every)
         if probe <= 0 or n < 16:
-            raise ValueError(f"callbacks.watchdog: probe={probe} must be above 0 (kimg) and n={n} at least 16 (samples)")
+            raise ValueError(
+                f"callbacks.watchdog: probe={probe} must be above 0 (kimg) and n={n} at least 16 (samples)"
+            )
         if rollbacks < 0 or not 0 < factor <= 1:
             raise ValueError(f"callbacks.watchdog: rollbacks={rollbacks} must be at least 0, factor={factor} in (0, 1]")
         self.probe, self.n, self.most, self.factor, self.folder = probe, n, rollbacks, factor, Path(folder)
@@ -288,7 +290,9 @@ class Watchdog(Every):
     def of_players(self, trainer: Any, gan: Any) -> dict[str, float]:
         assert self.vitals is not None
         with without_trace(gan, gan.device), trainer.precision_plugin.forward_context():
-            measured = self.vitals.measure(gan, round(gan.seen / 1000 / self.probe)) | {"broken": 1 - finite(gan).float()}
+            measured = self.vitals.measure(gan, round(gan.seen / 1000 / self.probe)) | {
+                "broken": 1 - finite(gan).float()
+            }
         values = dict(zip(measured, averaged(torch.stack(list(measured.values()))), strict=True))
         if "overfitting" in values:  # the mean of three looks, at different reals
             self.gaps = [*self.gaps, values.pop("overfitting")][-Vitals.TURNS :]
@@ -312,7 +316,14 @@ class Watchdog(Every):
         self.said.setdefault(name, kimg)
         if trainer.is_global_zero:
             tqdm.write(f"warning at {kimg:g} kimg ({name}): {says}", file=sys.stderr)
-            told = {"kimg": kimg, "rule": name, "value": value, "limit": rule.limit, "action": rule.action, "says": says}
+            told = {
+                "kimg": kimg,
+                "rule": name,
+                "value": value,
+                "limit": rule.limit,
+                "action": rule.action,
+                "says": says,
+            }
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / "health.jsonl", "a") as file:
                 file.write(json.dumps(told) + "\n")
