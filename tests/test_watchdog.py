@@ -14,7 +14,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from composing import run
+from composing import composed, run
 from play import batches, game, mlp, trainer
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -212,6 +212,14 @@ def test_every_sign_has_a_rule_and_words(name):
     assert text
     assert sign.hint
     assert "\n" not in text + sign.hint
+
+
+TRY = sorted({word.strip(",.") for sign in SIGNS.values() for word in sign.hint.split() if "=" in word})
+
+
+@pytest.mark.parametrize("override", TRY)
+def test_what_is_advised_can_be_typed(override):
+    composed("scores=[prdc]", *(["augment=ada"] if override.startswith("augment.ada") else []), override)
 
 
 def test_patience_and_one_warning_for_each_episode():
