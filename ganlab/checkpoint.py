@@ -1,8 +1,11 @@
 """Checkpoints: written whole or not at all, read without unpickling, and a generator built from one without trust."""
 
+import hashlib
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,56 @@ from ganlab.networks import normalise
 from ganlab.phase import micro, wrap
 from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
 
-FORMAT = 1
+FORMAT = 2  # 1 had no digest and no overrides
+
+
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written; the message says what is left and what to do."""
 
 
 class AtomicIO(TorchCheckpointIO):
-    """How Lightning writes checkpoints here: to a temporary file that takes the old one's place when it is complete."""
+    """How Lightning writes checkpoints here: to a temporary file that takes the old one's place when it is complete.
+    They carry a digest of their content, by which damage is found."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if "ganlab" in checkpoint:
+            checkpoint["ganlab"].pop("digest", None)
+            checkpoint["ganlab"]["digest"] = digest(checkpoint)
         with atomic(path) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's own words in place of the file's
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def digest(content: Any) -> str:
+    """SHA-256, as 64 hex digits, of plain values and tensors, their order and types included."""
+    told = hashlib.sha256()
+
+    def tell(value: Any) -> None:
+        if isinstance(value, Mapping):
+            told.update(f"{{{len(value)}".encode())
+            for key, child in value.items():
+                tell(key)
+                tell(child)
+        elif isinstance(value, (list, tuple)):
+            told.update(f"{type(value).__name__}{len(value)}".encode())
+            for child in value:
+                tell(child)
+        elif isinstance(value, Tensor):
+            told.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            told.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            told.update(f"{type(value).__name__}{value!r};".encode())
+
+    tell(content)
+    return told.hexdigest()
+
+
+def finite(gan: nn.Module) -> bool:
+    """Whether all weights and buffers are."""
+    values = [v for v in (*gan.parameters(), *gan.buffers()) if v.is_floating_point() and v.numel()]
+    return bool(torch.stack([v.detach().isfinite().all() for v in values]).all()) if values else True
 
 
 def sync_buffers(gan: Any) -> None:
@@ -53,10 +97,9 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        why = (
-            "it holds more than tensors and plain values, and is not opened" if "Weights only" in str(error) else error
-        )
-        raise ValueError(f"checkpoint={path} can't be read: {str(why).splitlines()[0]}") from None
+        foreign, said = "Weights only" in str(error), str(error).splitlines() or ["it is cut off"]
+        why = "it holds more than tensors and plain values, and is not opened" if foreign else said[0]
+        raise ValueError(f"checkpoint={path} can't be read: {why}") from None
     about = content.get("ganlab") if isinstance(content, dict) else None
     if (
         not isinstance(about, dict)
@@ -64,24 +107,64 @@ def load(path: str | Path) -> dict[str, Any]:
         or "state_dict" not in content
     ):
         raise ValueError(f"checkpoint={path} was not written by ganlab")
+    if type(about["format"]) is not int or about["format"] < 1:
+        raise ValueError(f"checkpoint={path} has an unknown format: {about['format']!r}")
     if about["format"] > FORMAT:
-        raise ValueError(f"checkpoint={path} was written by ganlab {about['version']}, newer than this one")
+        raise ValueError(
+            f"checkpoint={path} was written by ganlab {about['version']}, newer than this one: update ganlab"
+        )
+    for name, value in tensors(content):
+        if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), 1 << 20):
+            raise ValueError(f"checkpoint={path}: {name} claims to be larger than the file")
+    if about["format"] > 1 and about.pop("digest", None) != digest(content):
+        raise ValueError(f"checkpoint={path} is damaged: its content does not fit its checksum")
     return content
 
 
-def find(resume: str | None, key: str = "resume") -> str | None:
-    """The checkpoint that `resume` means: a file, or the last one of a run's folder.
+def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in a checkpoint's content, and where they are."""
+    if isinstance(node, Tensor):
+        yield path, node
+    elif isinstance(node, (Mapping, list, tuple)):
+        for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
+            yield from tensors(child, f"{path}.{key}" if path else str(key))
+
+
+def names(folder: Path) -> list[Path]:
+    """The checkpoints that may be in a folder, the newest first."""
+    older = sorted(folder.glob("last-*.ckpt"), key=lambda path: int(re.sub(r"\D", "", path.stem) or 0))
+    return [folder / "next.ckpt", folder / "last.ckpt", *older, folder / "best.ckpt"]
+
+
+def find(resume: str | None, key: str = "resume", folder: str | Path | None = None) -> str | None:
+    """The checkpoint that `resume` means: a file, the newest whole one of a run's folder, or, if it is "auto", of
+    `folder`; None if the run had written none yet. A damaged one is passed over, and that is said.
 
     Raises:
         ValueError: there is none
     """
     if resume is None:
         return None
-    path = Path(resume).expanduser()
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"{key}={resume}: there is no checkpoint at {path}")
-    return str(path)
+    automatic = resume == "auto" and folder is not None
+    path = Path(folder if automatic else resume).expanduser()  # type: ignore[arg-type]
+    if path.is_file() or not (path.is_dir() or automatic):
+        if not path.is_file():
+            raise ValueError(f"{key}={resume}: there is no such file or folder")
+        return str(path)
+    damaged = []
+    there = [candidate for candidate in names(path / "checkpoints") if candidate.is_file()]
+    for candidate in there:
+        try:
+            load(candidate)
+        except ValueError as error:
+            damaged.append(str(error).removeprefix("checkpoint="))
+            continue
+        if damaged and os.environ.get("RANK", "0") == "0":
+            print(*damaged, f"{key}: so it is {candidate} that is used", sep="\n")
+        return str(candidate)
+    if not there and (automatic or (key == "resume" and (path / "run.json").is_file())):
+        return None
+    raise ValueError(f"{key}={resume}: " + ("\n".join(damaged) or f"there is no checkpoint in {path / 'checkpoints'}"))
 
 
 def weights(path: str, key: str) -> dict[str, Tensor]:

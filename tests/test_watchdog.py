@@ -22,8 +22,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ganlab import launch
 from ganlab.callbacks.clock import Budget
 from ganlab.callbacks.curves import LogCurves, record
-from ganlab.callbacks.vitals import Vitals, above, along, copies, finite
+from ganlab.callbacks.vitals import Vitals, above, along, copies
 from ganlab.callbacks.watchdog import ACTIONS, SIGNS, RollBack, Rule, Unhealthy, Watchdog
+from ganlab.checkpoint import finite
 from ganlab.conf import CONF
 from ganlab.data.rounds import InMemory
 from ganlab.data.sets import Digits

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ganlab.phase import Data, Phase, output_of, size, wrap
@@ -17,12 +17,6 @@ from ganlab.rng import BatchRNG, reseed, seed_of
 
 SIDE = 8  # pixels: images are compared at this resolution, where noise does not count
 LEAST = 16  # samples that a measure needs
-
-
-def finite(gan: Any) -> Tensor:
-    """Whether all weights and buffers are numbers, as a tensor: nothing waits for the device."""
-    values = [t for t in (*gan.parameters(), *gan.buffers()) if t.is_floating_point() and t.numel()]
-    return nn.utils.get_total_norm(values, torch.inf).isfinite()
 
 
 class Vitals:

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from ganlab.callbacks.clock import Every
 from ganlab.callbacks.curves import record
 from ganlab.callbacks.saving import SaveCheckpoint
-from ganlab.callbacks.vitals import Vitals, finite, without_trace
+from ganlab.callbacks.vitals import Vitals, without_trace
+from ganlab.checkpoint import finite
 from ganlab.schedule import crossed
 
 
@@ -194,7 +195,7 @@ class Watchdog(Every):
         self.back: RollBack | None = None  # where the run comes from
         self.norms: dict[str, list[float]] = {}  # the last gradient norms of each player
         self.gaps: list[float] = []  # the last looks at overfitting
-        self.best: dict[str, float] = {}  # recall and diversity so far
+        self.top: dict[str, float] = {}  # recall and diversity so far
         self.armed: set[str] = set()  # players whose next move is to be measured
         self.before: dict[str, tuple[int, Tensor]] = {}  # number of moves, and some of the player's weights then
         self.moved: dict[str, Tensor] = {}  # by how much of their length they went on in a move
@@ -255,10 +256,17 @@ class Watchdog(Every):
     def state_dict(self) -> dict[str, Any]:
         rules = {name: [rule.held, rule.told] for name, rule in self.rules.items()}
         clock = {"looked": self.looked, "armed": sorted(self.armed), "rollbacks": self.rollbacks, "said": self.said}
-        return {"rules": rules, "norms": self.norms, "gaps": self.gaps, "best": self.best, **clock}
+        return super().state_dict() | {
+            "rules": rules,
+            "norms": self.norms,
+            "gaps": self.gaps,
+            "top": self.top,
+            **clock,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.norms, self.gaps, self.best = state["norms"], state["gaps"], state["best"]
+        super().load_state_dict(state)
+        self.norms, self.gaps, self.top = state["norms"], state["gaps"], state["top"]
         self.rollbacks = state["rollbacks"]
         self.looked, self.armed, self.said = state["looked"], set(state["armed"]), state["said"]
         for name, rule in self.rules.items():
@@ -281,8 +289,8 @@ class Watchdog(Every):
         values |= {"gradients": max(growth)} if growth else {}
         for key, value in latest.items():
             if key.startswith("score/recall") and math.isfinite(value):
-                self.best[key] = max(value, self.best.get(key, 0.0))
-                values |= {"recall": value / self.best[key]} if self.best[key] > 0.1 else {}
+                self.top[key] = max(value, self.top.get(key, 0.0))
+                values |= {"recall": value / self.top[key]} if self.top[key] > 0.1 else {}
             if key.startswith("augment/") and key.endswith("/p"):
                 values["p"] = value
         return values
@@ -290,15 +298,14 @@ class Watchdog(Every):
     def of_players(self, trainer: Any, gan: Any) -> dict[str, float]:
         assert self.vitals is not None
         with without_trace(gan, gan.device), trainer.precision_plugin.forward_context():
-            measured = self.vitals.measure(gan, round(gan.seen / 1000 / self.probe)) | {
-                "broken": 1 - finite(gan).float()
-            }
+            measured = self.vitals.measure(gan, round(gan.seen / 1000 / self.probe))
+        measured["broken"] = torch.tensor(0.0 if finite(gan) else 1.0, device=gan.device)
         values = dict(zip(measured, averaged(torch.stack(list(measured.values()))), strict=True))
         if "overfitting" in values:  # the mean of three looks, at different reals
             self.gaps = [*self.gaps, values.pop("overfitting")][-Vitals.TURNS :]
             values |= {"overfitting": statistics.fmean(self.gaps)} if len(self.gaps) == Vitals.TURNS else {}
         if "diversity" in values:
-            self.best["diversity"] = best = max(min(values["diversity"], 1.0), self.best.get("diversity", 0.0))
+            self.top["diversity"] = best = max(min(values["diversity"], 1.0), self.top.get("diversity", 0.0))
             values |= {"collapse": values["diversity"] / best} if best > 0.2 else {}
         if "margin" in values:
             values |= {"strong": values["margin"], "weak": values.pop("margin")}

@@ -141,6 +141,16 @@ class DataModule(L.LightningDataModule):
         except Exception:  # a set without a test part may say so in any way
             return None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples": len(self.played())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["samples"] != (now := len(self.played())):
+            raise ValueError(
+                f"resume: the run was begun with {state['samples']:,} samples, and {self.title} has {now:,} now, which "
+                "would be shown in another order. Give the same ones, or begin a new run with finetune="
+            )
+
     def label_of(self, samples: Samples) -> Tensor:
         """[N]
 
