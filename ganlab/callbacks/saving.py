@@ -40,6 +40,9 @@ class SaveCheckpoint(Every):
         self.saved: float | None = None  # kimg of the last one that was written
         self.kept: Any = None  # the scores of best.ckpt
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # when it acted last is no time at which anything was logged
+
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         super().on_train_start(trainer, gan)
         if trainer.is_global_zero and self.folder.is_dir():
