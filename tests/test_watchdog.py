@@ -139,6 +139,20 @@ def test_a_g_that_makes_few_images(tmp_path):
     assert "diversity" not in told
 
 
+class Narrows(L.Callback):
+    """From 35 kimg on G's samples are drawn together, a little more in each round."""
+
+    def on_train_batch_start(self, trainer, gan, *_):
+        if gan.seen >= 35_000:
+            for parameter in gan.G.parameters():
+                parameter.data *= 0.8
+
+
+def test_a_g_that_loses_variety(tmp_path):
+    told = watched(game(optimizer=ADAM), Toy(batch_size=500), 55, tmp_path, Narrows())
+    assert 35 <= told["collapse"]["kimg"] <= 55
+
+
 class Breaks(L.Callback):
     """Makes one weight NaN at some time."""
 

@@ -304,7 +304,8 @@ class Watchdog(Every):
         if "overfitting" in values:  # the mean of three looks, at different reals
             self.gaps = [*self.gaps, values.pop("overfitting")][-Vitals.TURNS :]
             values |= {"overfitting": statistics.fmean(self.gaps)} if len(self.gaps) == Vitals.TURNS else {}
-        if "diversity" in values:
+        late = gan.seen >= 1000 * self.rules["collapse"].start if "collapse" in self.rules else False
+        if "diversity" in values and late:  # what an untrained G makes may be as varied as noise
             self.top["diversity"] = best = max(min(values["diversity"], 1.0), self.top.get("diversity", 0.0))
             values |= {"collapse": values["diversity"] / best} if best > 0.2 else {}
         if "margin" in values:
