@@ -10,6 +10,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -97,6 +98,19 @@ class Remote:
         return path.is_file() and digest(path, kind).startswith(expected)
 
 
+_online = ContextVar("online", default=True)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Meanwhile nothing is downloaded: what is not at hand is unavailable."""
+    before = _online.set(False)
+    try:
+        yield
+    finally:
+        _online.reset(before)
+
+
 def fetch(remote: Remote, folder: str | Path, hint: str = "") -> Path:
     """The path of `remote` in `folder`, downloaded if it is not there yet.
 
@@ -108,6 +122,8 @@ def fetch(remote: Remote, folder: str | Path, hint: str = "") -> Path:
     path = Path(folder) / remote.name
     if remote.is_at(path):
         return path
+    if not _online.get():
+        raise Unavailable(f"{remote.name} is not at hand")
     answers = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,7 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
     Raises:
         WorkerFailed: with the error of the process that failed first; the others are stopped
         Interrupted: by a signal, to this process or one of the group
+        Exception: one that all processes raise alike, as `ganlab.callbacks.watchdog.Unhealthy`, is raised here as it is
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -78,7 +79,7 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         told: Any = failure.message
         reason = told["message"] if isinstance(told, dict) else told
         raise WorkerFailed(f"process {rank} of {processes} failed: {reason}") from None
-    if isinstance(result, Interrupted):
+    if isinstance(result, Exception):
         raise result
     return result
 
@@ -93,6 +94,10 @@ def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: i
         return function(*arguments)
     except Interrupted as interrupted:  # no failure: the parent ends as it was asked to
         return interrupted
+    except Exception as error:
+        if getattr(error, "everywhere", False):  # no process failed: all of them ended by the same decision
+            return error
+        raise
 
 
 def cores() -> int:

@@ -151,12 +151,16 @@ def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str, ove
     """Writes result.json and the hyperparameters with their score, prints the summary, returns the best score."""
     from ganlab.callbacks.curves import LogCurves
     from ganlab.callbacks.evaluate import Evaluate
+    from ganlab.callbacks.watchdog import Watchdog
 
     evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)
     curves = next((c for c in trainer.callbacks if isinstance(c, LogCurves)), None)
     result: dict[str, Any] = {"status": "done", "overrides": overrides, "kimg": gan.seen / 1000}
     if curves is not None and curves.kimg:
         result |= {"seconds": curves.training, "sec_per_kimg": curves.training / curves.kimg}
+    watchdog = next((c for c in trainer.callbacks if isinstance(c, Watchdog)), None)
+    if watchdog is not None and watchdog.said:
+        result["warnings"] = watchdog.said
     if evaluate is not None and evaluate.best is not None and evaluate.protocol is not None:
         name = evaluate.monitored
         result |= {"score": name, "best": evaluate.best[name], "best_kimg": evaluate.best["kimg"]}
@@ -199,6 +203,9 @@ def summary(result: Mapping[str, Any], folder: str) -> str:
         speed = f"{result['sec_per_kimg']:.3g} s per kimg"
         trained += f" in {result['seconds']:.0f} s, {speed} (scores and pictures not counted)"
     lines.append(("trained", trained))
+    if "warnings" in result:
+        warned = ", ".join(f"{rule} at {kimg:g} kimg" for rule, kimg in result["warnings"].items())
+        lines.append(("health", f"{warned}: {here / 'health.jsonl'}"))
     if (here / "samples").is_dir():
         lines.append(("pictures", str(here / "samples")))
     last, best = here / "checkpoints" / "last.ckpt", result.get("best_checkpoint")

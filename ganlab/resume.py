@@ -6,7 +6,7 @@ could run other code or write elsewhere must be said again by whoever goes on wi
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,33 @@ def begun_with(place: Path, resume: str) -> dict[str, Any]:
 def quoted(value: str) -> str:
     """As Hydra reads it back, whatever is in it."""
     return value if re.fullmatch(r"[\w./-]+", value) else "'" + value.replace("'", "\\'") + "'"
+
+
+def with_rollbacks(attempt: Callable[..., float], settings: Mapping[str, Any], folder: str, story: Any) -> float:
+    """attempt(settings, folder, story, None), and where the watchdog says so, once more from the last checkpoint, or
+    from the beginning if there is none yet. Every process does the same."""
+    from ganlab.callbacks.watchdog import RollBack
+    from ganlab.checkpoint import find
+
+    back = None
+    while True:
+        try:
+            return attempt(settings, folder, story, back)
+        except RollBack as error:
+            back = error.with_traceback(None)  # which holds the networks
+        settings = resumed(settings, find(folder) or settings["resume"])
+
+
+def resumed(settings: Mapping[str, Any], path: str | None) -> dict[str, Any]:
+    """Settings that go on from this checkpoint, or None, from the beginning: loggers drop what was logged since."""
+    from ganlab.checkpoint import load
+
+    first = logged(load(path) if path is not None else {}) + 1
+    loggers = {
+        name: {**logger, "purge_step": first} if isinstance(logger, dict) and "purge_step" in logger else logger
+        for name, logger in settings["logger"].items()
+    }
+    return {**settings, "logger": loggers, "resume": path}
 
 
 def logged(content: Mapping[str, Any]) -> int:

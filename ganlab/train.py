@@ -63,6 +63,9 @@ def composed(cfg: DictConfig) -> float:
             log.error("this run failed, the sweep goes on: %s", error)
             report.failed(folder, overrides, error)
             return math.inf
+        if (code := getattr(error, "exit_code", None)) is not None:  # the watchdog stopped it
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(code)
         if isinstance(error, report.EXPECTED):
             sys.exit(f"error: {error}")
         if getattr(error, "errno", None) in report.NO_ROOM:
@@ -72,11 +75,19 @@ def composed(cfg: DictConfig) -> float:
 
 def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float:
     """One process's part of a run: trains and scores; returns the best monitored score."""
+    from ganlab.resume import with_rollbacks
+
+    return with_rollbacks(attempt, settings, folder, story)
+
+
+def attempt(settings: dict[str, Any], folder: str, story: dict[str, Any], back: Any = None) -> float:
+    """The same, to the end or to the next rollback. back: the rollback that led here"""
     import lightning as L
     from lightning.pytorch.strategies import DDPStrategy
 
     from ganlab import checkpoint, launch, report
     from ganlab.callbacks.saving import SaveCheckpoint, StoreConfig
+    from ganlab.callbacks.watchdog import Watchdog
     from ganlab.networks import take_over
     from ganlab.settings import build, callbacks_and_loggers, made
 
@@ -89,6 +100,8 @@ def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float
     if settings["finetune"] and not settings["resume"]:
         take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))
     callbacks, loggers = callbacks_and_loggers(settings)
+    for watchdog in (callback for callback in callbacks if isinstance(callback, Watchdog)):
+        watchdog.back = back
     callbacks.sort(key=lambda callback: isinstance(callback, SaveCheckpoint))  # last: it saves what the others did
     data.events = [callback.every for callback in callbacks if hasattr(callback, "every")]
     store = StoreConfig(settings, story["overrides"])

@@ -61,6 +61,7 @@ def test_callbacks_know_metrics_and_checkpoints(file):
         "ganlab.metrics",
         "ganlab.checkpoint",
         "ganlab.pictures",
+        "ganlab.phase",
         *LEAVES,
     )
 
