@@ -125,8 +125,9 @@ def traced(sampler: Any, G: nn.Module) -> Any:
         program = torch.export.export(
             net.eval(), tuple(inputs.values()), dynamic_shapes={name: {0: batch} for name in inputs}
         )
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # where the code lies on this machine is nobody's business
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # where the code lies on this machine is nobody's business
     return program
 
 
