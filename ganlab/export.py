@@ -1,4 +1,4 @@
-"""python -m ganlab.export checkpoint=FILE: a trained generator as files for others, with a card that says what it is."""
+"""python -m ganlab.export checkpoint=FILE: a trained generator as files for others, with a card that describes it."""
 
 import hashlib
 import json
@@ -55,9 +55,9 @@ def export(
     folder = Path(output).expanduser() if output else folder_of(path) or place_beside(path) / "exported" / name_of(path)
     card = sampler.card or described(path)
     identity = identity_of(sampler.G, card)
-    there = folder_of(folder)
-    before = read_card(folder) if there else {}
-    if there and before.get("identity") != identity or not there and any((folder / f).exists() for f in FILES.values()):
+    before = read_card(folder) if folder_of(folder) else {}
+    stray = not before and any((folder / name).exists() for name in FILES.values())
+    if stray or (before and before.get("identity") != identity):
         raise ValueError(f"{folder} holds another model: give output=FOLDER, or remove that one first")
     content, checked = WRITERS[format](sampler, lambda: Sampler.load(path, trust or ()).G)
     told = {"name": FILES[format], "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **checked}
@@ -83,8 +83,8 @@ def export(
     if format == "safetensors":
         print(f'Python    ganlab.load("{here}")')
     else:
-        told = [f"{name} [{', '.join(map(str, x['shape']))}] {x['type']}" for name, x in card["inputs"].items()]
-        print(f"inputs    {', '.join(told)}")
+        inputs = [f"{name} [{', '.join(map(str, x['shape']))}] {x['type']}" for name, x in card["inputs"].items()]
+        print(f"inputs    {', '.join(inputs)}")
     if not card["licence"]:
         print("licence   not said: others can't know what they may do with it; say it, as in licence=CC-BY-4.0")
     return folder
@@ -101,7 +101,7 @@ def described(path: Path) -> dict[str, Any]:
     data = config.get("data") or {}
     kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
     scores = scores_of(content, path, kimg)
-    told = next((s["protocol"] for s in scores if s["protocol"].get("reals")), {})
+    told: dict[str, Any] = next((s["protocol"] for s in scores if s["protocol"].get("reals")), {})
     kind = str(data.get("_target_", "")).rpartition(".")[2] or None
     return {
         "format": sharing.FORMAT,

@@ -102,7 +102,10 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: its networks must be null or an object, with spectral true or false")
     if kimg is not None and (isinstance(kimg, bool) or not isinstance(kimg, (int, float))):
         raise ValueError(f"{path}: its kimg must be null or a number")
-    if not all(isinstance(f, dict) and isinstance(f.get("sha256"), str) for f in files.values()) or files.keys() - FILES:
+    if (
+        not all(isinstance(f, dict) and isinstance(f.get("sha256"), str) for f in files.values())
+        or files.keys() - FILES
+    ):
         raise ValueError(f"{path}: its files must be some of {', '.join(FILES)}, each with its sha256")
     return card
 

@@ -258,7 +258,7 @@ def test_evaluate_takes_an_exported_model(exported):
     assert torch.equal(fakes.generate(0, 2), gan.generate(0, 2))
 
 
-# ---------------------------------------------------------------------------------------------- files from somebody else
+# --------------------------------------------------------------------------------------------- files from somebody else
 
 
 class Stranger(nn.Linear):
@@ -460,9 +460,9 @@ def test_other_formats_are_not_loaded_and_it_says_how_to_use_them(tmp_path):
     (folder / "model.onnx").touch()
     with pytest.raises(ValueError, match=r"onnxruntime.InferenceSession"):
         ganlab.load(folder / "model.onnx")
-    with pytest.raises(ValueError, match="are called model.safetensors"):
+    with pytest.raises(ValueError, match=r"are called model.safetensors"):
         ganlab.load(folder / "weights.safetensors")
-    with pytest.raises(ValueError, match="card.json can't be opened"):
+    with pytest.raises(ValueError, match=r"card.json can't be opened"):
         ganlab.load(tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="there is no such file"):
         ganlab.load(tmp_path / "nowhere")
