@@ -18,12 +18,13 @@ from PIL import Image
 from torch import nn
 
 import ganlab
-from ganlab import checkpoint
+from ganlab import checkpoint, formats
 from ganlab.checkpoint import Sampler
 from ganlab.export import export
-from ganlab.models.dcgan import Generator
+from ganlab.models import dcgan
 from ganlab.sample import sample
 from ganlab.settings import build, drop_settings_of_what_was_removed
+from ganlab.tasks import Generate
 
 NARROW = ["generator.z_dim=8", "generator.w_dim=8", "generator.mapping=1"]
 SMALL = {"cgan": (), "sagan": (), "stylegan2_ada": NARROW}  # labels; attention, spectral norm; convolutions by style
@@ -132,7 +133,10 @@ def test_every_model_in_every_format(tmp_path, model, shape):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["cgan", "biggan", "stylegan2_ada"])
 def test_attributes_are_an_input_of_their_own_kind(tmp_path, model):
-    check_formats(tmp_path, model, "task.labels=data", "terms=[]", classes=5, several=True, frequencies=[0.2] * 5)
+    told = ["generator.classes=5", "discriminator.classes=5"] if model == "stylegan2_ada" else []
+    check_formats(
+        tmp_path, model, "task.labels=data", "terms=[]", *told, classes=5, several=True, frequencies=[0.2] * 5
+    )
 
 
 def test_a_growing_generator_is_exported_as_far_grown_as_it_is(tmp_path):
@@ -157,14 +161,34 @@ def test_spectral_norm_asked_of_any_network_goes_along(tmp_path):
 
 
 def test_a_file_that_makes_other_images_is_not_written(tmp_path, monkeypatch):
-    from ganlab import formats
-
     path, _ = run_of(tmp_path)
     honest = formats.traced
     monkeypatch.setattr(formats, "traced", lambda sampler, G: honest(sampler, noisy(G)))
     with pytest.raises(ValueError, match="away from PyTorch's: it was not written"):
         export(str(path), "torch_export")
     assert not (tmp_path / "exported").exists()
+
+
+class Unit(nn.Module):
+    """z over its length, with what keeps 0 / 0 away."""
+
+    z_dim = 4
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, z):
+        return self.scale * z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+def test_small_numbers_stay_in_the_graph():
+    """An exporter that takes 1e-8 for 0 makes nan of 0, and 1 of 1e-5, which is 0.0995 by hand."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    content, _ = formats.as_onnx(Sampler(Unit(), Generate()), Unit)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (x,) = session.run(None, {"z": np.array([[0] * 4, [1e-5] * 4], np.float32)})
+    assert x.tolist() == [[0.0] * 4, pytest.approx([1e-5 / (1e-10 + 1e-8) ** 0.5] * 4, rel=1e-3)]
 
 
 def noisy(G):
@@ -270,7 +294,7 @@ class Stranger(nn.Linear):
         super().__init__(4, 3)
 
 
-Alias, Part = nn.Linear, functools.partial(Generator, [1, 16, 16])  # what a trusted module merely holds
+Alias, Part = nn.Linear, functools.partial(dcgan.Generator, [1, 16, 16])  # what a trusted module merely holds
 
 TARGETS = [
     "ganlab.gan.torch.load",
@@ -334,7 +358,7 @@ def test_trust_is_for_classes_that_are_defined_in_that_package(exported, monkeyp
     module = ModuleType("my_project")
     module.Mine = type("Mine", (Stranger,), {"__module__": "my_project.nets"})
     module.Alias, module.Part, module.load = Alias, Part, torch.load
-    module.Borrowed = Generator
+    module.Borrowed = dcgan.Generator
     monkeypatch.setitem(sys.modules, "my_project", module)
     weights = safetensors.torch.save(nn.Linear(4, 3).state_dict())
     mine = {"_target_": "my_project.Mine", "shape": [3]}
