@@ -140,7 +140,7 @@ def contents(data: Any, train: Any, looked: Mapping[str, Any]) -> dict[str, Any]
 
 
 def suggested(train: Any, data: Any, batch_size: int) -> dict[str, Any]:
-    """{"size": [height, width], "batch_size", "r1_weight"} to begin with; size and weight None where there are no images.
+    """{"size": [height, width], "batch_size", "r1_weight"} to begin with; size and weight None without images.
 
     The size is data.size if that is set; the images' own if it is one that the models can make; else the largest power
     of two that half of the images reach on their shorter side, 8 at least. The weight is 0.0002 * pixels / batch size,
