@@ -118,7 +118,11 @@ def described(config: Any, allowed: Sequence[str], what: str) -> tuple[type, dic
         raise ValueError(f"the checkpoint's {what} names no class")
     target = config["_target_"]
     arguments = {k: v for k, v in config.items() if k != "_target_"}
-    if not plain(arguments) or any(k.startswith("_") for k in arguments):
+    try:
+        simple = plain(arguments) and not any(k.startswith("_") for k in arguments)
+    except RecursionError:
+        simple = False
+    if not simple:
         raise ValueError(f"the checkpoint's {what} ({target}) has arguments that are not plain values")
     inside = lambda module: any(module == p or module.startswith(p + ".") for p in allowed)
     module, _, name = target.rpartition(".")

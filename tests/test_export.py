@@ -354,6 +354,14 @@ def test_nested_targets_and_interpolations_are_refused(exported, change):
             ganlab.load(path)
 
 
+def test_a_config_without_a_bottom_is_refused():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="not plain values"):
+        checkpoint.build({"_target_": "ganlab.models.mlp.Generator", "shape": deep}, ("ganlab.models",), "generator")
+
+
 def test_trust_is_for_classes_that_are_defined_in_that_package(exported, monkeypatch):
     module = ModuleType("my_project")
     module.Mine = type("Mine", (Stranger,), {"__module__": "my_project.nets"})
