@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
+from ganlab import sharing
 from ganlab.files import atomic
 from ganlab.networks import normalise
 from ganlab.phase import micro, wrap
@@ -173,9 +174,25 @@ def weights(path: str, key: str) -> dict[str, Tensor]:
 
 
 def build(config: Any, allowed: Sequence[str], what: str) -> Any:
-    """The object that a stored config describes; such a config is data from somebody else, not trusted.
+    """The object that a stored config describes, see `described`.
 
-    Only a class defined in one of the `allowed` packages is called, with plain values.
+    Raises:
+        ValueError: the config names anything else, or the class can't be called so
+    """
+    kind, arguments = described(config, allowed, what)
+    try:
+        return kind(**arguments)
+    except ValueError:
+        raise
+    except Exception as error:
+        target = config["_target_"]
+        raise ValueError(f"the checkpoint's {what}, {target}, can't be made of what is stored: {error}") from None
+
+
+def described(config: Any, allowed: Sequence[str], what: str) -> tuple[type, dict[str, Any]]:
+    """(class, arguments) of a stored config; such a config is data from somebody else, not trusted.
+
+    Only a class defined in one of the `allowed` packages is accepted, with plain values.
 
     Raises:
         ValueError: the config names anything else
@@ -184,7 +201,11 @@ def build(config: Any, allowed: Sequence[str], what: str) -> Any:
         raise ValueError(f"the checkpoint's {what} names no class")
     target = config["_target_"]
     arguments = {k: v for k, v in config.items() if k != "_target_"}
-    if any(k.startswith("_") for k in arguments) or not plain(arguments):
+    try:
+        simple = plain(arguments) and not any(k.startswith("_") for k in arguments)
+    except RecursionError:
+        simple = False
+    if not simple:
         raise ValueError(f"the checkpoint's {what} ({target}) has arguments that are not plain values")
     inside = lambda module: any(module == p or module.startswith(p + ".") for p in allowed)
     module, _, name = target.rpartition(".")
@@ -200,7 +221,19 @@ def build(config: Any, allowed: Sequence[str], what: str) -> Any:
         raise ValueError(f"the checkpoint's {what} is {target}, which can't be found here: {error}") from None
     if not inspect.isclass(found) or not inside(found.__module__):  # not what merely is imported there
         raise refused
-    return found(**arguments)
+    return found, arguments
+
+
+def check_room(kind: type, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Raises RuntimeError if a network is larger than the weights for it, without taking memory for it."""
+    try:
+        with torch.device("meta"):
+            needed = sum(p.numel() for p in kind(**arguments).parameters())
+    except Exception:  # its constructor looks at numbers, or fails: in earnest it says why
+        return
+    have = sum(v.numel() for v in state.values() if isinstance(v, Tensor))
+    if needed > have:
+        raise RuntimeError(f"it has {needed:,} numbers, and they are {have:,}")
 
 
 def reshape(net: nn.Module, config: Mapping[str, Any], player: str) -> None:
@@ -226,6 +259,8 @@ def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Modul
     Raises:
         ValueError: it has none, or see `load` and `build`
     """
+    if sharing.folder_of(path) is not None:
+        raise ValueError(f"checkpoint={path} is an exported generator, which has no discriminator")
     content = load(path)
     config = content["ganlab"]["config"]
     if not isinstance(config, Mapping) or not config.get("discriminator"):
@@ -271,34 +306,45 @@ class Sampler(nn.Module):
         self.G, self.task = G.eval().requires_grad_(False), task
         self.options: dict[str, Any] = {}
         self.kimg: float | None = None  # how long it was trained, where that is known
+        self.card: dict[str, Any] | None = None  # of an exported model
         if hasattr(task, "check"):
             task.check(self)
 
     @classmethod
     def load(cls, path: str | Path, trust: Sequence[str] = (), ema: bool = True) -> "Sampler":
-        """G_ema of a checkpoint, on the CPU.
+        """G_ema of a checkpoint or of an exported model, on the CPU.
 
         trust   packages, besides ganlab, whose classes may be built
         ema     False: G itself in its place
 
         Raises:
-            ValueError: see `load` and `build`
+            ValueError: see `load`, `sharing.stored` and `build`
         """
-        content = load(path)
-        config = content["ganlab"]["config"]
+        if sharing.folder_of(path) is not None:
+            if not ema:
+                raise ValueError(f"generator=G: {path} holds G_ema alone; the run's checkpoints have both")
+            card, state = sharing.stored(path)
+            config, kimg = sharing.config_of(card), card.get("kimg")
+        else:
+            content, part, card = load(path), "G_ema." if ema else "G.", None
+            config = content["ganlab"]["config"]
+            state = {k.removeprefix(part): v for k, v in content["state_dict"].items() if k.startswith(part)}
+            kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
         if not isinstance(config, Mapping) or not {"generator", "task"} <= config.keys():
             raise ValueError(f"checkpoint={path} does not say what its generator is")
-        G = build(config["generator"], ("ganlab.models", *trust), "generator")
+        models = ("ganlab.models", *trust)
+        kind, arguments = described(config["generator"], models, "generator")
         task = build(config["task"], ("ganlab.tasks", *trust), "task")
-        reshape(G, config, "G")
-        part = "G_ema." if ema else "G."
-        state = {k.removeprefix(part): v for k, v in content["state_dict"].items() if k.startswith(part)}
         try:
+            with torch.random.fork_rng(devices=[]):
+                check_room(kind, arguments, state)
+                G = build(config["generator"], models, "generator")
+                reshape(G, config, "G")
             G.load_state_dict(state)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {error}") from None
         sampler = cls(G, task)
-        sampler.kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
+        sampler.kimg, sampler.card = kimg, card
         return sampler
 
     def at(self, device: str) -> "Sampler":

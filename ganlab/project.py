@@ -149,6 +149,7 @@ def project(
     from ganlab.metrics.scorer import named
     from ganlab.pictures import save_sheet
     from ganlab.settings import made
+    from ganlab.sharing import place_beside
     from ganlab.styles import check as check_styles
     from ganlab.tables import as_csv
 
@@ -182,7 +183,7 @@ def project(
         net.prepare()
         net = net.to(sampler.device).eval().requires_grad_(False)
         see = lambda x: named(net(x))["features"].flatten(1)
-    folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "projected" / Path(input).stem
+    folder = Path(output) if output else place_beside(checkpoint) / "projected" / Path(input).stem
     targets = torch.stack([as_floats(decode(path, shape)) for path in paths]).to(sampler.device)
     found = []
     batches = range(0, len(paths), batch_size)
