@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ganlab.gan import GAN as GAN
+    from ganlab.sharing import load as load
 
 __version__ = "0.1.0"
 
@@ -16,4 +17,6 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name == "GAN":
         return import_module("ganlab.gan").GAN
+    if name == "load":
+        return import_module("ganlab.sharing").load
     raise AttributeError(f"module 'ganlab' has no attribute {name!r}")

@@ -38,6 +38,7 @@ def analyze(settings: dict[str, Any]) -> Path:
     from ganlab.checks import check_targets
     from ganlab.files import Unavailable
     from ganlab.settings import made
+    from ganlab.sharing import place_beside
 
     for key in ("n", "rows", "k", "directions", "samples", "columns", "labelled", "batch_size"):
         if not isinstance(settings[key], int) or settings[key] < 1:
@@ -64,7 +65,7 @@ def analyze(settings: dict[str, Any]) -> Path:
         fix = f"data.size=[{shape[1]},{shape[2]}] data.channels={shape[0]}"
         raise ValueError(f"the generator makes images of {shape} and the data are of {have}: set {fix}")
     output = settings["output"]
-    folder = Path(output) if output else Path(settings["checkpoint"]).absolute().parent.parent / "analysis"
+    folder = Path(output) if output else place_beside(settings["checkpoint"]) / "analysis"
     subject = Subject(settings, sampler, data, made(settings["extractor"]), folder)
     for part in PARTS:
         if part in parts:

@@ -1,7 +1,9 @@
 """Checkpoints: written whole or not at all, read without unpickling, and a generator built from one without trust."""
 
-import importlib
+import hashlib
 import inspect
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +14,63 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
+from ganlab import sharing
 from ganlab.files import atomic
-from ganlab.limits import check_arguments, check_memory
 from ganlab.networks import normalise
 from ganlab.phase import micro, wrap
 from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
+from ganlab.untrusted import build, check_content, check_room, described
 
-FORMAT = 1
+FORMAT = 2  # 1 had no digest and no overrides
+
+
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written; the message says what is left and what to do."""
 
 
 class AtomicIO(TorchCheckpointIO):
-    """How Lightning writes checkpoints here: to a temporary file that takes the old one's place when it is complete."""
+    """How Lightning writes checkpoints here: to a temporary file that takes the old one's place when it is complete.
+    They carry a digest of their content, by which damage is found."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if "ganlab" in checkpoint:
+            checkpoint["ganlab"].pop("digest", None)
+            checkpoint["ganlab"]["digest"] = digest(checkpoint)
         with atomic(path) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's own words in place of the file's
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def digest(content: Any) -> str:
+    """SHA-256, as 64 hex digits, of plain values and tensors, their order and types included."""
+    told = hashlib.sha256()
+
+    def tell(value: Any) -> None:
+        if isinstance(value, Mapping):
+            told.update(f"{{{len(value)}".encode())
+            for key, child in value.items():
+                tell(key)
+                tell(child)
+        elif isinstance(value, (list, tuple)):
+            told.update(f"{type(value).__name__}{len(value)}".encode())
+            for child in value:
+                tell(child)
+        elif isinstance(value, Tensor):
+            told.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            told.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            told.update(f"{type(value).__name__}{value!r};".encode())
+
+    tell(content)
+    return told.hexdigest()
+
+
+def finite(gan: nn.Module) -> bool:
+    """Whether all weights and buffers are."""
+    values = [v for v in (*gan.parameters(), *gan.buffers()) if v.is_floating_point() and v.numel()]
+    return bool(torch.stack([v.detach().isfinite().all() for v in values]).all()) if values else True
 
 
 def sync_buffers(gan: Any) -> None:
@@ -67,23 +111,54 @@ def load(path: str | Path) -> dict[str, Any]:
     if type(about["format"]) is not int or about["format"] < 1:
         raise ValueError(f"checkpoint={path} has an unknown format: {about['format']!r}")
     if about["format"] > FORMAT:
-        raise ValueError(f"checkpoint={path} was written by ganlab {about['version']}, newer than this one")
+        raise ValueError(
+            f"checkpoint={path} was written by ganlab {about['version']}, newer than this one: update ganlab"
+        )
+    try:
+        check_content(content, f"checkpoint={path}")
+        whole = about["format"] == 1 or about.pop("digest", None) == digest(content)
+    except RecursionError:
+        raise ValueError(f"checkpoint={path} was not written by ganlab: it has no bottom") from None
+    if not whole:
+        raise ValueError(f"checkpoint={path} is damaged: its content does not fit its checksum")
     return content
 
 
-def find(resume: str | None, key: str = "resume") -> str | None:
-    """The checkpoint that `resume` means: a file, or the last one of a run's folder.
+def names(folder: Path) -> list[Path]:
+    """The checkpoints that may be in a folder, the newest first."""
+    older = sorted(folder.glob("last-*.ckpt"), key=lambda path: int(re.sub(r"\D", "", path.stem) or 0))
+    return [folder / "next.ckpt", folder / "last.ckpt", *older, folder / "best.ckpt"]
+
+
+def find(resume: str | None, key: str = "resume", folder: str | Path | None = None) -> str | None:
+    """The checkpoint that `resume` means: a file, the newest whole one of a run's folder, or, if it is "auto", of
+    `folder`; None if the run had written none yet. A damaged one is passed over, and that is said.
 
     Raises:
         ValueError: there is none
     """
     if resume is None:
         return None
-    path = Path(resume).expanduser()
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"{key}={resume}: there is no checkpoint at {path}")
-    return str(path)
+    automatic = resume == "auto" and folder is not None
+    path = Path(folder if automatic else resume).expanduser()  # type: ignore[arg-type]
+    if path.is_file() or not (path.is_dir() or automatic):
+        if not path.is_file():
+            raise ValueError(f"{key}={resume}: there is no such file or folder")
+        return str(path)
+    damaged = []
+    there = [candidate for candidate in names(path / "checkpoints") if candidate.is_file()]
+    for candidate in there:
+        try:
+            load(candidate)
+        except ValueError as error:
+            damaged.append(str(error).removeprefix("checkpoint="))
+            continue
+        if damaged and os.environ.get("RANK", "0") == "0":
+            print(*damaged, f"{key}: so it is {candidate} that is used", sep="\n")
+        return str(candidate)
+    if not there and (automatic or (key == "resume" and (path / "run.json").is_file())):
+        return None
+    raise ValueError(f"{key}={resume}: " + ("\n".join(damaged) or f"there is no checkpoint in {path / 'checkpoints'}"))
 
 
 def weights(path: str, key: str) -> dict[str, Tensor]:
@@ -91,81 +166,10 @@ def weights(path: str, key: str) -> dict[str, Tensor]:
     return load(find(path, key) or "")["state_dict"]
 
 
-def described(path: str | Path) -> tuple[dict[str, Any], Mapping[str, Any], Mapping[str, Tensor]]:
-    """(content, config, weights) of a checkpoint that says what its networks are.
-
-    Raises:
-        ValueError: it does not, or see `load`
-    """
-    content = load(path)
-    config, state, seen = content["ganlab"]["config"], content["state_dict"], content.get("clock", {"seen": 0})
-    nodes = config.get("networks") if isinstance(config, Mapping) else 0
-    sound = nodes is None or (
-        isinstance(nodes, Mapping) and all(node is None or isinstance(node, Mapping) for node in nodes.values())
-    )
-    sound &= isinstance(seen, Mapping) and type(seen.get("seen")) in (int, float)
-    sound &= isinstance(state, Mapping) and all(
-        isinstance(k, str) and not (isinstance(v, Tensor) and (v.is_quantized or v.layout != torch.strided))
-        for k, v in state.items()
-    )
-    if not sound:
-        raise ValueError(f"checkpoint={path} does not say what its networks are")
-    return content, config, state
-
-
-def build(config: Any, allowed: Sequence[str], what: str) -> Any:
-    """The object that a stored config describes; such a config is data from somebody else, not trusted.
-
-    Only a class defined in one of the `allowed` packages is called, with plain values.
-
-    Raises:
-        ValueError: the config names anything else
-    """
-    if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
-        raise ValueError(f"the checkpoint's {what} names no class")
-    target = config["_target_"][:200]
-    arguments = {k: v for k, v in config.items() if k != "_target_"}
-    if not plain(arguments) or any(k.startswith("_") for k in arguments):
-        raise ValueError(f"the checkpoint's {what} ({target}) has arguments that are not plain values")
-    inside = lambda module: any(module == p or module.startswith(p + ".") for p in allowed)
-    module, _, name = target.rpartition(".")
-    refused = ValueError(
-        f"the checkpoint's {what} is {target}, which is not ganlab's own. If you trust that package and it is "
-        f"installed here, say so: trust=[{target.split('.')[0]}]"
-    )
-    if not inside(module):
-        raise refused
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"the checkpoint's {what} is {target}, which can't be found here: {error}") from None
-    if not inspect.isclass(found) or not inside(found.__module__):  # not what merely is imported there
-        raise refused
-    told = f"the checkpoint's {what}"
-    check_arguments(told, arguments, found)
-    try:
-        with torch.device("meta"):
-            shapes: Any = found(**arguments)
-        check_memory(told, 4 * sum(p.numel() for p in shapes.parameters()), "it")
-        return found(**arguments)
-    except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
-        reason = f"{error}".partition("\n")[0][:200]
-        raise ValueError(f"{told} ({target}) can't be made of what it says: {reason}") from None
-
-
 def reshape(net: nn.Module, config: Mapping[str, Any], player: str) -> None:
     """Gives a network the parameters that the run's changes to it brought along."""
-    if ((config.get("networks") or {}).get(player) or {}).get("spectral") is True:
+    if ((config.get("networks") or {}).get(player) or {}).get("spectral"):
         normalise(net)
-
-
-def plain(value: Any) -> bool:
-    """Whether it is made of numbers, text, None, lists and dicts alone, with no interpolation and no target in it."""
-    if isinstance(value, Mapping):
-        return all(isinstance(k, str) and k != "_target_" and plain(v) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(plain, value))
-    return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
 
 
 def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
@@ -176,13 +180,16 @@ def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Modul
     Raises:
         ValueError: it has none, or see `load` and `build`
     """
-    _, config, weights = described(path)
-    if config.get("discriminator") is None:
+    if sharing.folder_of(path) is not None:
+        raise ValueError(f"checkpoint={path} is an exported generator, which has no discriminator")
+    content = load(path)
+    config = content["ganlab"]["config"]
+    if not isinstance(config, Mapping) or not config.get("discriminator"):
         raise ValueError(f"checkpoint={path} has no discriminator")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         nets = [build(config["discriminator"], ("ganlab.models", *trust), "discriminator") for _ in range(2)]
-    state = {k.removeprefix("D."): v for k, v in weights.items() if k.startswith("D.")}
+    state = {k.removeprefix("D."): v for k, v in content["state_dict"].items() if k.startswith("D.")}
     for net in nets:
         reshape(net, config, "D")
     try:
@@ -220,33 +227,45 @@ class Sampler(nn.Module):
         self.G, self.task = G.eval().requires_grad_(False), task
         self.options: dict[str, Any] = {}
         self.kimg: float | None = None  # how long it was trained, where that is known
+        self.card: dict[str, Any] | None = None  # of an exported model
         if hasattr(task, "check"):
             task.check(self)
 
     @classmethod
     def load(cls, path: str | Path, trust: Sequence[str] = (), ema: bool = True) -> "Sampler":
-        """G_ema of a checkpoint, on the CPU.
+        """G_ema of a checkpoint or of an exported model, on the CPU.
 
         trust   packages, besides ganlab, whose classes may be built
         ema     False: G itself in its place
 
         Raises:
-            ValueError: see `load` and `build`
+            ValueError: see `load`, `sharing.stored` and `build`
         """
-        content, config, weights = described(path)
-        if not {"generator", "task"} <= config.keys():
+        if sharing.folder_of(path) is not None:
+            if not ema:
+                raise ValueError(f"generator=G: {path} holds G_ema alone; the run's checkpoints have both")
+            card, state = sharing.stored(path)
+            config, kimg = sharing.config_of(card), card.get("kimg")
+        else:
+            content, part, card = load(path), "G_ema." if ema else "G.", None
+            config = content["ganlab"]["config"]
+            state = {k.removeprefix(part): v for k, v in content["state_dict"].items() if k.startswith(part)}
+            kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
+        if not isinstance(config, Mapping) or not {"generator", "task"} <= config.keys():
             raise ValueError(f"checkpoint={path} does not say what its generator is")
-        G = build(config["generator"], ("ganlab.models", *trust), "generator")
+        models = ("ganlab.models", *trust)
+        kind, arguments = described(config["generator"], models, "generator")
         task = build(config["task"], ("ganlab.tasks", *trust), "task")
-        reshape(G, config, "G")
-        part = "G_ema." if ema else "G."
-        state = {k.removeprefix(part): v for k, v in weights.items() if k.startswith(part)}
         try:
+            with torch.random.fork_rng(devices=[]):
+                check_room(kind, arguments, state)
+                G = build(config["generator"], models, "generator")
+                reshape(G, config, "G")
             G.load_state_dict(state)
-        except (RuntimeError, TypeError, AttributeError) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {str(error)[:1000]}") from None
         sampler = cls(G, task)
-        sampler.kimg = content["clock"]["seen"] / 1000 if "clock" in content else None
+        sampler.kimg, sampler.card = kimg, card
         return sampler
 
     def at(self, device: str) -> "Sampler":

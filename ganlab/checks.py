@@ -204,6 +204,7 @@ LASTING = (
     "generator", "discriminator", "task", "loss", "terms", "augment", "optimizer", "ema", "data", "seed", "n_critic",
     "micro_batches", "share_fake", "clip_norm", "networks", "start", "stop", "lr_schedule", "beta2",
 )  # fmt: skip
+ALSO = ("trainer.precision", "metrics.n_real", "metrics.seed")  # the last two: scores of one history are comparable
 FREE = (
     "data.root",
     "data.memory",
@@ -222,7 +223,9 @@ def check_resume(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None
     Raises:
         ValueError: names each key with its value then and now
     """
-    then, now = (flat({key: s.get(key) for key in LASTING}) for s in (stored, settings))
+    then, now = (
+        {k: v for k, v in flat(s).items() if k.split(".")[0] in LASTING or k in ALSO} for s in (stored, settings)
+    )
     differing = [k for k in sorted({*then, *now} - set(FREE)) if then.get(k) != now.get(k)]
     if differing:
         lines = "\n".join(f"  {key} was {then.get(key)} and is {now.get(key)} now" for key in differing)

@@ -99,7 +99,9 @@ def check(settings: dict[str, Any]) -> None:
 
 
 def is_generator(path: Path) -> bool:
-    return path.suffix == ".ckpt" or (path / "checkpoints").is_dir()
+    from ganlab.sharing import folder_of
+
+    return path.suffix == ".ckpt" or (path / "checkpoints").is_dir() or folder_of(path) is not None
 
 
 def evaluate(settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -199,6 +201,7 @@ def opened(settings: dict[str, Any], data: Any, device: Any) -> tuple[Any, list[
     """(a generator or a set of images, the shape of one, the number of their classes)"""
     from ganlab.checkpoint import Sampler
     from ganlab.data.places import Place, images_at
+    from ganlab.sharing import located
 
     what = str(settings["fakes"])
     path = Path(what).expanduser()
@@ -209,10 +212,7 @@ def opened(settings: dict[str, Any], data: Any, device: Any) -> tuple[Any, list[
     if not is_generator(path):
         found = images_at(path)
         return found, found.facts()["shape"], found.facts()["classes"]
-    if path.suffix != ".ckpt":
-        best = path / "checkpoints" / "best.ckpt"
-        path = best if best.exists() else path / "checkpoints" / "last.ckpt"
-    sampler = Sampler.load(path, settings["trust"], ema=settings["generator"] == "G_ema").to(device)
+    sampler = Sampler.load(located(path), settings["trust"], ema=settings["generator"] == "G_ema").to(device)
     if settings["truncation"] is not None:
         sampler.truncate(settings["truncation"])
     if settings["standing"]:

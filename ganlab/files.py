@@ -12,6 +12,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -69,9 +70,22 @@ def atomic(path: str | Path) -> Iterator[IO[bytes]]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
+        sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sync(folder: Path) -> None:
+    """Makes new names in `folder` survive a power cut, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError:  # some network file systems
+            pass
+        finally:
+            os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -101,6 +115,19 @@ class Remote:
         return path.is_file() and digest(path, kind).startswith(expected)
 
 
+_online = ContextVar("online", default=True)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Meanwhile nothing is downloaded: what is not at hand is unavailable."""
+    before = _online.set(False)
+    try:
+        yield
+    finally:
+        _online.reset(before)
+
+
 def fetch(remote: Remote, folder: str | Path, hint: str = "") -> Path:
     """The path of `remote` in `folder`, downloaded if it is not there yet.
 
@@ -112,6 +139,8 @@ def fetch(remote: Remote, folder: str | Path, hint: str = "") -> Path:
     path = Path(folder) / remote.name
     if remote.is_at(path):
         return path
+    if not _online.get():
+        raise Unavailable(f"{remote.name} is not at hand")
     answers = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ Workers get plain values and a function, never Hydra. Under torchrun or SLURM, w
 is started here.
 """
 
+import logging
 import os
 import sys
 import uuid
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+
+from ganlab.signals import Interrupted
 
 
 class WorkerFailed(RuntimeError):
@@ -55,7 +58,10 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
 
     Raises:
         WorkerFailed: with the error of the process that failed first; the others are stopped
+        Interrupted: by a signal, to this process or one of the group
+        Exception: one that all processes raise alike, as `ganlab.callbacks.watchdog.Unhealthy`, is raised here as it is
     """
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -63,20 +69,35 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", local_addr="127.0.0.1", max_restarts=0, start_method="spawn", monitor_interval=0.1,
     )  # fmt: skip
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)  # it tells of each process that it stops
     try:
-        return elastic_launch(config, _work)(function, arguments, processes)[0]
+        result = elastic_launch(config, _work)(function, arguments, processes)[0]
+    except SignalException as error:
+        raise Interrupted(int(error.sigval)) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         told: Any = failure.message
         reason = told["message"] if isinstance(told, dict) else told
         raise WorkerFailed(f"process {rank} of {processes} failed: {reason}") from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> Any:
     if sys.platform in ("linux", "darwin"):  # one machine: nobody else need reach the group
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     torch.set_num_threads(max(1, cores() // processes))
-    return function(*arguments)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
+    try:
+        return function(*arguments)
+    except Interrupted as interrupted:  # no failure: the parent ends as it was asked to
+        return interrupted
+    except Exception as error:
+        if getattr(error, "everywhere", False):  # no process failed: all of them ended by the same decision
+            return error
+        raise
 
 
 def cores() -> int:

@@ -1,14 +1,16 @@
 """Sheets of pictures, and walks from one sample to another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils._pytree import tree_map
 from torchvision.utils import make_grid, save_image
 
+from ganlab.data.images import as_channels
 from ganlab.files import atomic
 from ganlab.rng import IndexedRNG
 
@@ -73,3 +75,27 @@ def bordered(left: Tensor, top: Tensor, inner: Tensor) -> Tensor:
     corner = torch.ones_like(top[:1])
     rows = zip(left.split(1), inner.split(len(top)), strict=True)
     return torch.cat([corner, top, *(part for row in rows for part in row)])
+
+
+def save_rows(rows: Sequence[tuple[str, Tensor]], path: Path, columns: int, least: int = 48, most: int = 128) -> None:
+    """A contact sheet: (name, uint8 [n, C, H, W]) in a row each, small images enlarged without smoothing.
+
+    least, most   pixels of the longer side of an image on the sheet
+    """
+    height, width = rows[0][1].shape[2:]
+    scale = min(most / max(height, width), max(1, -(-least // max(height, width))))
+    cell = (max(1, round(width * scale)), max(1, round(height * scale)))
+    font = ImageFont.load_default(12)
+    margin = max(round(font.getlength(name[:20])) for name, _ in rows)
+    margin += 8 if margin else 0
+    grid = Image.new("RGB", (margin + columns * (cell[0] + 2), len(rows) * (cell[1] + 2)), (40, 40, 40))
+    draw = ImageDraw.Draw(grid)
+    for i, (name, pictures) in enumerate(rows):
+        top = i * (cell[1] + 2) + 1
+        draw.text((4, top + cell[1] // 2), name[:20], (230, 230, 230), font, anchor="lm")
+        for j, x in enumerate(as_channels(pictures, 3)[:columns]):
+            picture = Image.fromarray(x.permute(1, 2, 0).numpy())
+            smooth = Image.Resampling.BOX if scale >= 1 else Image.Resampling.LANCZOS
+            grid.paste(picture.resize(cell, smooth), (margin + j * (cell[0] + 2) + 1, top))
+    with atomic(path) as file:
+        grid.save(file, "png")

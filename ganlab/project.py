@@ -153,6 +153,7 @@ def project(
     from ganlab.metrics.scorer import named
     from ganlab.pictures import save_sheet
     from ganlab.settings import made
+    from ganlab.sharing import place_beside
     from ganlab.styles import check as check_styles
     from ganlab.tables import as_csv
 
@@ -186,7 +187,7 @@ def project(
         net.prepare()
         net = net.to(sampler.device).eval().requires_grad_(False)
         see = lambda x: named(net(x))["features"].flatten(1)
-    folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "projected" / Path(input).stem
+    folder = Path(output) if output else place_beside(checkpoint) / "projected" / Path(input).stem
     images: list[Any] = list(tried(lambda i: decode(paths[i], shape), paths, "reading images"))
     if bad := [image for image in images if isinstance(image, Bad)]:
         refuse(bad, len(paths))

@@ -1,10 +1,12 @@
 """What a run tells about itself: how it was made, how it went, and where everything is."""
 
+import errno
 import json
 import logging
 import os
 import platform
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,11 +20,13 @@ from typing import Any
 import torch
 import yaml
 
+from ganlab.checkpoint import NotSaved
 from ganlab.checks import flat
 from ganlab.files import Unavailable, write_text
 from ganlab.launch import WorkerFailed
 
-EXPECTED = (ValueError, Unavailable, WorkerFailed, ModuleNotFoundError)  # errors whose message is enough
+EXPECTED = (ValueError, Unavailable, WorkerFailed, NotSaved, ModuleNotFoundError)  # errors whose message is enough
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # and these: no place to write to
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity", "numpy")
 
 
@@ -37,13 +41,14 @@ def quiet(settings: Mapping[str, Any]) -> None:
         )
 
 
-def story(overrides: list[str], choices: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def story(
+    overrides: list[str], choices: Mapping[str, Any] | None = None, config_dirs: list[str] | None = None
+) -> dict[str, Any]:
     """Command, overrides, choices of groups, code, versions and host of this run."""
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    how = ["-m", module.name.removesuffix(".__main__")] if module is not None else [sys.argv[0]]
     return {
-        "command": shlex.join(["python", *how, *sys.argv[1:]]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "overrides": overrides,
+        "config_dirs": config_dirs or [],
         "choices": {k: v for k, v in (choices or {}).items() if "/" not in k and v is not None},
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "git": git(),
@@ -92,12 +97,22 @@ def claim(folder: str, resume: str | None, told: dict[str, Any]) -> None:
         with open(path, "x") as file:
             json.dump(told, file, indent=1)
     except FileExistsError:
-        if resume is None or path.parent.resolve() not in Path(resume).expanduser().resolve().parents:
-            going_on = Path(resume).expanduser().resolve() == path.parent.resolve() if resume else False
-            if not going_on:
-                raise Taken(
-                    f"{folder} already holds a run: choose another hydra.run.dir, or go on with it: resume={folder}"
-                ) from None
+        here, begun = path.parent.resolve(), Path(resume or "/").expanduser().resolve()
+        if resume != "auto" and here not in (begun, *begun.parents):
+            raise Taken(
+                f"{folder} already holds a run: choose another hydra.run.dir, or go on with it: resume={folder}"
+            ) from None
+
+
+def inherit(folder: str, checkpoint: str | None) -> None:
+    """Copies the curves of the run that a checkpoint is of into a folder that goes on from it and has none."""
+    run = Path(checkpoint).absolute().parent.parent if checkpoint else None
+    if run is None or not (run / "run.json").is_file() or run.resolve() == Path(folder).resolve():
+        return
+    if (run / "metrics.csv").is_file() and not (Path(folder) / "metrics.csv").exists():
+        shutil.copy(run / "metrics.csv", folder)
+    if (run / "tensorboard").is_dir() and not (Path(folder) / "tensorboard").exists():
+        shutil.copytree(run / "tensorboard", Path(folder) / "tensorboard")
 
 
 def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str, Any]) -> None:
@@ -136,12 +151,16 @@ def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str, ove
     """Writes result.json and the hyperparameters with their score, prints the summary, returns the best score."""
     from ganlab.callbacks.curves import LogCurves
     from ganlab.callbacks.evaluate import Evaluate
+    from ganlab.callbacks.watchdog import Watchdog
 
     evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)
     curves = next((c for c in trainer.callbacks if isinstance(c, LogCurves)), None)
     result: dict[str, Any] = {"status": "done", "overrides": overrides, "kimg": gan.seen / 1000}
     if curves is not None and curves.kimg:
         result |= {"seconds": curves.training, "sec_per_kimg": curves.training / curves.kimg}
+    watchdog = next((c for c in trainer.callbacks if isinstance(c, Watchdog)), None)
+    if watchdog is not None and watchdog.said:
+        result["warnings"] = watchdog.said
     if evaluate is not None and evaluate.best is not None and evaluate.protocol is not None:
         name = evaluate.monitored
         result |= {"score": name, "best": evaluate.best[name], "best_kimg": evaluate.best["kimg"]}
@@ -184,6 +203,9 @@ def summary(result: Mapping[str, Any], folder: str) -> str:
         speed = f"{result['sec_per_kimg']:.3g} s per kimg"
         trained += f" in {result['seconds']:.0f} s, {speed} (scores and pictures not counted)"
     lines.append(("trained", trained))
+    if "warnings" in result:
+        warned = ", ".join(f"{rule} at {kimg:g} kimg" for rule, kimg in result["warnings"].items())
+        lines.append(("health", f"{warned}: {here / 'health.jsonl'}"))
     if (here / "samples").is_dir():
         lines.append(("pictures", str(here / "samples")))
     last, best = here / "checkpoints" / "last.ckpt", result.get("best_checkpoint")

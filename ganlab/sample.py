@@ -42,6 +42,7 @@ def sample(
     from ganlab.checkpoint import Sampler
     from ganlab.files import atomic
     from ganlab.pictures import WALKS, interpolated, save_sheet
+    from ganlab.sharing import name_of, place_beside
     from ganlab.styles import check, mixed
 
     for key, value in (("n", n), ("batch_size", batch_size), ("columns", columns)):
@@ -72,9 +73,9 @@ def sample(
         check(sampler.G, f"styles={styles}", scale)
     if standing:
         sampler.standing(standing, batch_size)
-    name = f"{Path(checkpoint).stem}_seed_{seed}" + (f"_truncation_{truncation:g}" if truncation is not None else "")
+    name = f"{name_of(checkpoint)}_seed_{seed}" + (f"_truncation_{truncation:g}" if truncation is not None else "")
     name += f"_standing_{standing}" if standing else ""
-    folder = Path(output) if output else Path(checkpoint).absolute().parent.parent / "generated" / name
+    folder = Path(output) if output else place_beside(checkpoint) / "generated" / name
     wanted: list[tuple[str, Any]] = [("", None)]
     if classes:
         wanted = [(f"class_{c}_".replace(", ", "-").replace("[", "").replace("]", ""), c) for c in classes]

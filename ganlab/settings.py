@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ganlab import checkpoint, checks, launch, limits
+from ganlab import checkpoint, checks, launch, limits, resume
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
 from ganlab.networks import alter, take_over
@@ -40,10 +40,20 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     limits.check_values(settings, limits.TRAIN, hydra.utils.get_object)
     alone = not launch.started_by_others()
     checks.check_run(settings, launch.processes(settings["trainer"]), launch.gpus(settings["trainer"]), launch.world())
-    if (resumed := checkpoint.find(settings["resume"])) is not None:
-        checks.check_resume(checkpoint.load(resumed)["ganlab"]["config"], settings)
+    resumed, begun = checkpoint.find(settings["resume"], folder=settings["paths"]["output"]), {}
+    if resumed is not None:
+        begun = checkpoint.load(resumed)
+        checks.check_resume(begun["ganlab"]["config"], settings)
     check_weight(settings)
     gan = build(settings)
+    if resumed is not None:
+        resume.check_fit(gan, begun, resumed)
+        gan.load_state_dict(begun["state_dict"])
+    if settings["resume"] is not None:
+        for logger in settings["logger"].values():
+            if isinstance(logger, dict) and "purge_step" in logger:
+                logger["purge_step"] = resume.logged(begun) + 1
+    settings["resume"] = resumed
     if settings["finetune"] and not resumed:
         try:
             lines = take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))

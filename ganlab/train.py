@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ganlab.conf import CONF, cache, free_folder, options
+from ganlab.resume import go_on
 
 MULTIRUN = RunMode.MULTIRUN
 log = logging.getLogger("ganlab")
@@ -19,46 +21,73 @@ OmegaConf.register_new_resolver("ganlab.free", free_folder, replace=True, use_ca
 OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
 
 
+def main() -> None:
+    try:
+        sys.argv[1:] = go_on(sys.argv[1:])
+        composed()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
-def main(cfg: DictConfig) -> float:
+def composed(cfg: DictConfig) -> float:
     """Trains, and returns the best monitored score (nan where there is none)."""
     from ganlab import launch, report
     from ganlab.settings import prepare
+    from ganlab.signals import Interrupted, requeue
 
     hydra_cfg = HydraConfig.get()
-    folder, overrides, sweeping = (
-        hydra_cfg.runtime.output_dir,
-        list(hydra_cfg.overrides.task),
-        hydra_cfg.mode == MULTIRUN,
-    )
+    folder, sweeping = hydra_cfg.runtime.output_dir, hydra_cfg.mode == MULTIRUN
+    overrides = [o for o in hydra_cfg.overrides.task if not o.startswith("resume=")]
+    own = [s.path for s in hydra_cfg.runtime.config_sources if s.provider == "command-line"]
     alone = not launch.started_by_others()
     try:
         if sweeping and not alone:
             raise report.Taken("a sweep starts the processes of its runs itself: start it without torchrun or srun")
-        settings, story = prepare(cfg, overrides), report.story(overrides, hydra_cfg.runtime.choices)
+        settings, story = prepare(cfg, overrides), report.story(overrides, hydra_cfg.runtime.choices, own)
         if alone:
-            report.claim(folder, settings["resume"], story)
+            report.claim(folder, cfg.resume, story)
+            report.inherit(folder, settings["resume"])
         processes = launch.processes(settings["trainer"])
         if not alone or (processes == 1 and not sweeping):
             return train(settings, folder, story)
         return launch.run(train, settings, folder, story, processes=processes)
+    except Interrupted as interrupted:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\n{interrupted}", *filter(None, [requeue(interrupted, cfg.resume)]), sep="\n", file=sys.stderr)
+        sys.exit(interrupted.code)
     except Exception as error:
         if sweeping:
             log.error("this run failed, the sweep goes on: %s", error)
             report.failed(folder, overrides, error)
             return math.inf
+        if (code := getattr(error, "exit_code", None)) is not None:  # the watchdog stopped it
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(code)
         if isinstance(error, report.EXPECTED):
             sys.exit(f"error: {error}")
+        if getattr(error, "errno", None) in report.NO_ROOM:
+            sys.exit(f"error: {error}. What was saved is whole: make room, then resume={report.relative(folder)}")
         raise
 
 
 def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float:
     """One process's part of a run: trains and scores; returns the best monitored score."""
+    from ganlab.resume import with_rollbacks
+
+    return with_rollbacks(attempt, settings, folder, story)
+
+
+def attempt(settings: dict[str, Any], folder: str, story: dict[str, Any], back: Any = None) -> float:
+    """The same, to the end or to the next rollback. back: the rollback that led here"""
     import lightning as L
     from lightning.pytorch.strategies import DDPStrategy
 
     from ganlab import checkpoint, launch, report
-    from ganlab.callbacks.saving import StoreConfig
+    from ganlab.callbacks.saving import SaveCheckpoint, StoreConfig
+    from ganlab.callbacks.watchdog import Watchdog
     from ganlab.networks import take_over
     from ganlab.settings import build, callbacks_and_loggers, made
 
@@ -71,14 +100,18 @@ def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float
     if settings["finetune"] and not settings["resume"]:
         take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))
     callbacks, loggers = callbacks_and_loggers(settings)
+    for watchdog in (callback for callback in callbacks if isinstance(callback, Watchdog)):
+        watchdog.back = back
+    callbacks.sort(key=lambda callback: isinstance(callback, SaveCheckpoint))  # last: it saves what the others did
     data.events = [callback.every for callback in callbacks if hasattr(callback, "every")]
+    store = StoreConfig(settings, story["overrides"])
     trainer = L.Trainer(
-        **given, max_epochs=-1, callbacks=[*callbacks, StoreConfig(settings)], logger=loggers, default_root_dir=folder,
+        **given, max_epochs=-1, callbacks=[*callbacks, store], logger=loggers, default_root_dir=folder,
         plugins=[checkpoint.AtomicIO()], enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, use_distributed_sampler=False,
     )  # fmt: skip
     report.begin(trainer, settings, folder, story)
-    trainer.fit(gan, datamodule=data, ckpt_path=checkpoint.find(settings["resume"]), weights_only=True)
+    trainer.fit(gan, datamodule=data, ckpt_path=settings["resume"], weights_only=True)
     return report.finish(trainer, gan, settings, folder, story["overrides"])
 
 

@@ -7,6 +7,7 @@ finding is written to a file, is named in the output, and makes the exit code 1.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import os
@@ -488,6 +489,42 @@ def changed_checkpoint(rng: random.Random) -> tuple[str, bytes]:
     return ".ckpt", saved(changed(checkpoint(), rng, VALUES + odd_tensors()), _use_new_zipfile_serialization=kind)
 
 
+SPLIT = b"--- weights ---"  # an exported model is a folder; a case, one file
+
+
+def exported(rng: random.Random) -> tuple[str, bytes]:
+    """A card and weights, one of them changed."""
+    from safetensors.torch import save
+
+    content = checkpoint()
+    config, state = content["ganlab"]["config"], content["state_dict"]
+    weights = save({key[2:]: value for key, value in state.items() if key.startswith("G.")})
+    card = {"format": 1, "ganlab": "0.1.0", "generator": config["generator"], "task": config["task"], "kimg": 1.5}
+    card |= {"networks": {"spectral": False}, "files": {"safetensors": {"sha256": ""}}}
+    text = json.dumps(card).encode()
+    match rng.randrange(3):
+        case 0:
+            weights = mutated(weights, list(tensors().values()), rng)
+        case 1:
+            text = mutated(text, [text], rng)
+        case 2:
+            text = json.dumps(changed(card, rng, [v for v in VALUES if not isinstance(v, bytes)])).encode()
+    return ".exported", text + SPLIT + weights
+
+
+def load_exported(path: Path) -> None:
+    """The card is given the right sum, so that more than that is looked at."""
+    from ganlab.sharing import load
+
+    text, _, weights = path.read_bytes().partition(SPLIT)
+    folder = path.parent / "unpacked"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.safetensors").write_bytes(weights)
+    sha256 = hashlib.sha256(weights).hexdigest().encode()
+    (folder / "card.json").write_bytes(text.replace(b'"sha256": ""', b'"sha256": "' + sha256 + b'"'))
+    load(folder).generate(0, 1)
+
+
 def changed_weights(rng: random.Random) -> tuple[str, bytes]:
     import torch
 
@@ -607,6 +644,7 @@ LOADERS = {
     "image": Loader(from_files(images), load_image, 8),
     "checkpoint bytes": Loader(from_files(pickled, ".ckpt"), load_checkpoint, 3),
     "checkpoint content": Loader(changed_checkpoint, load_checkpoint, 3),
+    "exported model": Loader(exported, load_exported, 2),
     "weights bytes": Loader(from_files(pickled, ".pth"), load_weights),
     "weights content": Loader(changed_weights, load_weights),
     "weights script": Loader(from_files(scripts, ".pt"), load_weights),

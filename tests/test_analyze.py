@@ -19,7 +19,7 @@ from ganlab.analysis.directions import Latents, pca, principal, sefa, walked
 from ganlab.analysis.neighbours import neighbours
 from ganlab.analysis.probe import Features, linear_accuracy
 from ganlab.analyze import analyze
-from ganlab.checkpoint import Sampler
+from ganlab.checkpoint import AtomicIO, Sampler
 from ganlab.evaluate import resolved
 from ganlab.models import dcgan, resnet
 from ganlab.settings import build
@@ -37,7 +37,7 @@ def stored(folder, *overrides, shape=(1, 16, 16)):
         "clock": {"rounds": 1, "seen": 64, "curves": {}},
         "ganlab": {"format": checkpoint.FORMAT, "version": "0", "config": settings},
     }
-    torch.save(content, folder / "file.ckpt")
+    AtomicIO().save_checkpoint(content, folder / "file.ckpt")
     return folder / "file.ckpt"
 
 
@@ -225,11 +225,11 @@ def test_a_discriminator_comes_from_a_file_as_safely_as_a_generator(tmp_path):
     assert torch.equal(trained[0].weight, content["state_dict"]["D.0.weight"])
     assert not torch.equal(trained[0].weight, fresh[0].weight)
     content["ganlab"]["config"]["discriminator"] = {"_target_": "os.getcwd"}
-    torch.save(content, path)
+    AtomicIO().save_checkpoint(content, path)
     with pytest.raises(ValueError, match="not ganlab's own"):
         checkpoint.discriminator(path)
     content["ganlab"]["config"]["discriminator"] = None
-    torch.save(content, path)
+    AtomicIO().save_checkpoint(content, path)
     with pytest.raises(ValueError, match="has no discriminator"):
         checkpoint.discriminator(path)
 

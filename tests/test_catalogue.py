@@ -1,14 +1,28 @@
 """Every model of conf/model, with no list by hand: a new model is tested here without new test code."""
 
+import json
+import os
+from pathlib import Path
+
+import lightning as L
 import pytest
 import torch
+import yaml
 from composing import composed, group
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf, open_dict
 from play import trainer
 
+from ganlab import launch
+from ganlab.callbacks.clock import Budget
+from ganlab.callbacks.curves import LogCurves
+from ganlab.callbacks.watchdog import Watchdog
+from ganlab.checkpoint import save
+from ganlab.conf import CONF
+from ganlab.data.rounds import InMemory
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
-from ganlab.settings import build, drop_settings_of_what_was_removed
+from ganlab.settings import build, drop_settings_of_what_was_removed, made
 
 SIZES = [(1, 16, 16), (3, 32, 32), (3, 16, 24)]
 
@@ -80,13 +94,38 @@ def test_the_first_output_is_sane(model):
     assert getattr(logits, "logits", logits).abs().max() < 100
 
 
+class Few(L.LightningDataModule):
+    """These rounds, and reals for the watchdog to look at: 32 that are trained on and 32 that are not."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.data = data
+
+    def played(self):
+        return InMemory(*(torch.cat([batch[k] for batch in self.data[:4]]) for k in ("real", "label")))
+
+    def held_out(self):
+        return InMemory(*(torch.cat([batch[k] for batch in self.data[-4:]]) for k in ("real", "label")))
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(self.data, batch_size=None)
+
+
+def watchdog(folder, **kwargs):
+    rules = yaml.safe_load((Path(CONF) / "callbacks" / "default.yaml").read_text())["watchdog"]["rules"]
+    return Watchdog(rules=rules, folder=folder, **kwargs)
+
+
 @pytest.mark.parametrize("model", group("model"))
 def test_the_state_survives_a_checkpoint_bit_for_bit(model, tmp_path):
-    """10 rounds, save, load, 10 rounds equal 20 rounds: networks, average, optimizers and every object with state."""
+    """10 rounds, save, load, 10 rounds equal 20 rounds: networks, average, optimizers and every object with state. The
+    20 are looked at by the watchdog, which leaves no trace and has nothing to say."""
     data = rounds(20, (1, 16, 16))
     whole, first, second = (tiny(model) for _ in range(3))
-    fit = lambda gan, data, **kw: trainer().fit(gan, torch.utils.data.DataLoader(data, batch_size=None), **kw)
-    fit(whole, data)
+    looks = watchdog(tmp_path, every=0.04, probe=0.08, n=32)
+    trainer(callbacks=[LogCurves(0.04), looks]).fit(whole, datamodule=Few(data))
+    assert looks.acted == 160
+    assert not (tmp_path / "health.jsonl").exists()
     half = trainer()
     half.fit(first, torch.utils.data.DataLoader(data[:10], batch_size=None))
     half.save_checkpoint(tmp_path / "half.ckpt")
@@ -105,3 +144,53 @@ def test_the_state_survives_a_checkpoint_bit_for_bit(model, tmp_path):
     for one, other in zip(whole.trainer.optimizers, second.trainer.optimizers, strict=True):
         states = zip(one.state_dict()["state"].values(), other.state_dict()["state"].values(), strict=True)
         assert all(torch.equal(x[k], y[k]) for x, y in states for k in x)
+
+
+def resumed_in_group(folder):
+    """Of each model: what differs, in this process, between some rounds and as many with a save and a load between."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(1)
+    data = [{k: v[rank::world] for k, v in batch.items()} for batch in rounds(20, (1, 16, 16), 16)]
+    strategy = lambda: DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    new = lambda **kw: trainer(devices=world, strategy=strategy(), use_distributed_sampler=False, **kw)
+    found = {}
+    for model in group("model"):
+        n = 2 * tiny(model).every["G"]
+        whole, first, second = (tiny(model) for _ in range(3))
+        fit = lambda player, gan, some, **kw: player.fit(
+            gan, torch.utils.data.DataLoader(some, batch_size=None), weights_only=True, **kw
+        )
+        fit(new(), whole, data[: 2 * n])
+        half = new()
+        fit(half, first, data[:n])
+        save(half, f"{folder}/{model}.ckpt")
+        fit(new(max_epochs=2), second, data[n : 2 * n], ckpt_path=f"{folder}/{model}.ckpt")
+        a, b = whole.state_dict(), second.state_dict()
+        equal = lambda x, y: torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+        # batch norm's averages are of each process's own samples; those of rank 0 count
+        own = lambda name: rank > 0 and ("running_" in name or "w_average" in name)
+        found[model] = [k for k in a if not own(k) and not equal(a[k], b[k])]
+    everywhere = [None] * world
+    torch.distributed.all_gather_object(everywhere, found)
+    return everywhere
+
+
+@pytest.mark.slow
+def test_every_model_resumes_bit_for_bit_on_two_processes(tmp_path):
+    ranks = launch.run(resumed_in_group, str(tmp_path), processes=2)
+    assert len(ranks) == 2
+    for found in ranks:
+        assert found == {model: [] for model in group("model")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", group("model"))
+def test_a_healthy_run_raises_no_alarm(model, tmp_path):
+    """20 kimg of digits with the shipped rules."""
+    torch.manual_seed(0)
+    data = made(OmegaConf.to_container(composed(f"model={model}", "experiment=tiny").data, resolve=True))
+    gan, data.events = tiny(model), [1.0]
+    callbacks = [LogCurves(1.0), watchdog(tmp_path, every=1.0), Budget(20)]
+    trainer(callbacks=callbacks, max_epochs=-1, limit_val_batches=0).fit(gan, datamodule=data)
+    path = tmp_path / "health.jsonl"
+    assert not path.exists(), [json.loads(line)["says"] for line in path.read_text().splitlines()]

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from omegaconf import OmegaConf, open_dict
 from torch import nn
 
 from ganlab import checkpoint
+from ganlab.callbacks.saving import SaveCheckpoint
 from ganlab.checkpoint import AtomicIO, Sampler, build, find, load
 from ganlab.models import dcgan
+from ganlab.resume import check_fit
 from ganlab.settings import build as build_gan
 
 
@@ -33,7 +37,7 @@ def saved(tmp_path):
 
 def write(folder, content):
     path = folder / "file.ckpt"
-    torch.save(content, path)
+    AtomicIO().save_checkpoint(content, path)
     return path
 
 
@@ -157,14 +161,131 @@ def test_a_failed_save_leaves_the_last_checkpoint(saved, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["file.ckpt"]
 
 
-def test_resume_means_a_file_or_a_runs_folder(tmp_path):
+def test_resume_means_a_file_or_a_runs_folder(tmp_path, saved):
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     last.parent.mkdir(parents=True)
-    last.touch()
-    assert find(str(tmp_path / "run")) == find(str(last)) == str(last)
+    last.write_bytes(saved[0].read_bytes())
+    assert find(str(tmp_path / "run")) == find(str(last)) == find("auto", folder=tmp_path / "run") == str(last)
     assert find(None) is None
-    with pytest.raises(ValueError, match="there is no checkpoint at"):
+    assert find("auto", folder=tmp_path / "new") is None
+    with pytest.raises(ValueError, match="there is no checkpoint in"):
         find(str(tmp_path))
+    with pytest.raises(ValueError, match="resume=nowhere: there is no such file or folder"):
+        find("nowhere")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_that_is_said(tmp_path, saved, capsys):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    whole = saved[0].read_bytes()
+    for name in ("last.ckpt", "last-1.ckpt", "last-2.ckpt", "best.ckpt"):
+        (folder / name).write_bytes(whole)
+    (folder / "last.ckpt").write_bytes(whole[:-100])
+    (folder / "last-1.ckpt").write_bytes(b"")
+    assert find(str(tmp_path / "run")) == str(folder / "last-2.ckpt")
+    text = capsys.readouterr().out
+    assert "last.ckpt can't be read" in text
+    assert f"so it is {folder / 'last-2.ckpt'} that is used" in text
+    for name in ("last-2.ckpt", "best.ckpt"):
+        (folder / name).write_bytes(b"")
+    for resume in (str(tmp_path / "run"), "auto"):
+        with pytest.raises(ValueError, match=r"best.ckpt can't be read"):
+            find(resume, folder=tmp_path / "run")
+
+
+def test_no_changed_value_goes_unnoticed(saved):
+    """Torch itself does not look at what the bytes of a weight are; the digest does."""
+    path, content = saved
+    whole = path.read_bytes()
+    weight = next(v for v in content["state_dict"].values() if isinstance(v, torch.Tensor) and v.numel() > 100)
+    at = whole.find(weight.numpy().tobytes()[:64])
+    assert at > 0
+    for bit in (0, 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match=r"does not fit its checksum|can't be read"):
+            load(path)
+    path.write_bytes(whole)
+    load(path)
+
+
+def test_the_digest_tells_values_types_and_order_apart():
+    one = torch.tensor([1.0, 2.0])
+    values = [
+        {"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"b": 1}, {"a": [1]}, {"a": (1,)}, {"a": None}, {"a": 1, "b": 2},
+        {"b": 2, "a": 1}, {"a": one}, {"a": one.double()}, {"a": one[None]}, {"a": one.flip(0)}, {"a": [[1], 2]},
+        {"a": [1, [2]]}, {"a": {}}, {"a": []}, {"a": one.bfloat16()}, {"a": torch.tensor(1.0)}, {"a": torch.tensor(1)},
+    ]  # fmt: skip
+    digests = [checkpoint.digest(value) for value in values]
+    assert len(set(digests)) == len(values)
+    assert digests == [checkpoint.digest(copy.deepcopy(value)) for value in values]
+
+
+def last_of(content):
+    """The name of a weight."""
+    return [k for k, v in content["state_dict"].items() if isinstance(v, torch.Tensor)][-1]
+
+
+def test_a_file_of_the_first_format_still_makes_its_samples():
+    """Written by ganlab 0.1.0 before checkpoints had a digest; these are the numbers that it gave then."""
+    path = Path(__file__).parent / "old" / "format1.ckpt"
+    assert load(path)["ganlab"]["format"] == 1
+    expected = [[-0.123911157, -0.085731819], [-0.137600988, -0.089172810], [-0.150028109, -0.087263972]]
+    assert torch.allclose(Sampler.load(path).generate(0, 3, 0), torch.tensor(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("version", [0, -1, 1.5, "2", None, True])
+def test_an_unknown_format_is_refused(saved, version):
+    path, content = saved
+    content["ganlab"]["format"] = version
+    with pytest.raises(ValueError, match="unknown format"):
+        load(write(path.parent, content))
+
+
+def test_a_tensor_larger_than_the_file_is_refused(saved):
+    """A view with stride 0 holds one number and claims a terabyte."""
+    path, content = saved
+    content["state_dict"] = {"G.weight": torch.zeros(1).expand(1 << 38)}
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"state_dict.G.weight claims to be larger than the file"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["state_dict"].pop(last_of(c)), "lacks"),
+        (lambda c: c["state_dict"].update(more=torch.zeros(1)), "has, besides what belongs there, more"),
+        (lambda c: c["state_dict"].update({last_of(c): torch.zeros(1)}), "has other shapes"),
+        (lambda c: c["state_dict"].update({last_of(c): "text"}), "has other shapes"),
+        (lambda c: c.update(state_dict=[1]), "has no weights"),
+        (lambda c: c.update(optimizer_states=[{}]), "has not the 2 optimizers"),
+        (lambda c: c.update(clock={"rounds": -1, "seen": 0, "curves": {}}), "has no clock"),
+        (lambda c: c.pop("clock"), "has no clock"),
+    ],
+)
+def test_a_checkpoint_of_another_game_is_named(saved, change, message):
+    _, content = saved
+    content["optimizer_states"] = [{}, {}]
+    gan = build_gan(content["ganlab"]["config"])
+    check_fit(gan, content, "it")
+    change(content)
+    with pytest.raises(ValueError, match=f"resume=it {message}"):
+        check_fit(gan, content, "it")
+
+
+def test_the_last_ones_are_kept_and_the_last_is_always_there(tmp_path):
+    saving = SaveCheckpoint(1, str(tmp_path), keep=3)
+    for i in range(5):
+        (tmp_path / "next.ckpt").write_text(str(i))
+        saving.rotate()
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "last.ckpt": "4", "last-1.ckpt": "3", "last-2.ckpt": "2",
+    }  # fmt: skip
+
+
+def test_without_hard_links_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.link", mock.Mock(side_effect=OSError))
+    test_the_last_ones_are_kept_and_the_last_is_always_there(tmp_path)
 
 
 def test_truncation_where_the_generator_has_it():

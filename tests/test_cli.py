@@ -16,6 +16,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from ganlab import load
+
 ROOT = Path(__file__).parent.parent
 TINY = ["generator.width=8", "discriminator.width=8", "data.batch_size=32"]
 QUIET = ["metrics.enabled=false", "callbacks.samples=null", "logger=csv"]
@@ -156,6 +158,21 @@ def test_samples_of_a_run(run, tmp_path):
     for wrong, message in (({"classes": [3]}, "no labels"), ({"truncation": 0}, "must be above 0")):
         with pytest.raises(ValueError, match=message):
             sample(path, n=1, start=0, seed=0, output=None, batch_size=1, **(rest | wrong))
+
+
+def test_a_run_is_shared(run, tmp_path):
+    """The README's command, on the run's folder; its best model comes back, and its scores are on the card."""
+    folder, _ = run
+    text = ganlab(f"checkpoint={folder}", f"output={tmp_path / 'shared'}", cwd=tmp_path, module="ganlab.export")
+    assert "licence   not said" in text
+    card = json.loads((tmp_path / "shared" / "card.json").read_text())
+    history = json.loads((folder / "scores.json").read_text())["history"]
+    best = min(history, key=lambda entry: entry["fid200_classifier"])
+    assert card["scores"][0]["scores"] == {"fid200_classifier": best["fid200_classifier"]}
+    assert (card["model"], card["kimg"]) == ("dcgan", best["kimg"])
+    assert card["data"]["title"] == "Digits train"
+    made = [load(place).generate(0, 2) for place in (tmp_path / "shared", folder / "checkpoints" / "best.ckpt")]
+    assert torch.equal(*made)
 
 
 # ----------------------------------------------------------------------------------------------------------- own code

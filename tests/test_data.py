@@ -41,6 +41,14 @@ def test_every_sample_is_shown_once_per_epoch(count, batch):
         assert sorted(epoch.tolist()) == list(range(count))
 
 
+def test_a_run_goes_on_with_as_many_samples_as_it_was_begun_with():
+    """With more or fewer the same rounds would hold others."""
+    began = Toy("ring", batch_size=4, count=20)
+    began.load_state_dict(began.state_dict())
+    with pytest.raises(ValueError, match=r"begun with 20 samples, and .* has 19 now"):
+        Toy("ring", batch_size=4, count=19).load_state_dict(began.state_dict())
+
+
 def test_order_is_a_function_of_seed_and_round():
     assert torch.equal(Order(100, 8, 1).round(50)[0], Order(100, 8, 1).round(50)[0])
     assert not torch.equal(Order(100, 8, 1).round(50)[0], Order(100, 8, 2).round(50)[0])

@@ -590,6 +590,5 @@ def test_a_few_hundred_mutated_files_end_as_documented(tmp_path):
     tallies, findings = fuzz(shared_out(250, None), 0, tmp_path)
     assert not findings
     assert sum(tally.results.total() for tally in tallies.values()) >= 250
-    assert all(
-        len(tally.results) > 1 for name, tally in tallies.items() if "bytes" not in name and "script" not in name
-    )
+    loaded = sum(tally.results["loaded"] for tally in tallies.values())
+    assert 25 < loaded < 200  # mutations neither spare everything nor break everything

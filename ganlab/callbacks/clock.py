@@ -24,6 +24,12 @@ class Every(L.Callback, ABC):
     def act(self, trainer: Any, gan: Any) -> None:
         """Is called in every process."""
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"acted": self.acted}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.acted = state.get("acted")
+
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         self.seen = gan.seen
 
@@ -38,8 +44,8 @@ class Every(L.Callback, ABC):
 
     def _timed(self, trainer: Any, gan: Any) -> None:
         start = time.perf_counter()
-        self.act(trainer, gan)
         self.acted = gan.seen
+        self.act(trainer, gan)
         self.seconds += time.perf_counter() - start
 
 

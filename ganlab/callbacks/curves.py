@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -31,26 +32,33 @@ class LogCurves(Every):
 
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         super().on_train_start(trainer, gan)
-        self._mark(trainer, gan)
+        self.trainer = trainer
+        self.mark = self._now()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"training": self.training, "kimg": self.kimg}
+        seconds, kimg = self._since_mark()
+        return super().state_dict() | {"training": self.training + seconds, "kimg": self.kimg + kimg}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.training, self.kimg = state["training"], state["kimg"]
 
-    def _mark(self, trainer: Any, gan: Any) -> None:
-        others = sum(c.seconds for c in trainer.callbacks if isinstance(c, Every) and c is not self)
-        self.since = (time.perf_counter(), others, gan.seen)
+    def _now(self) -> tuple[float, float]:
+        """(seconds of training, kimg) of this process until now, from any beginning."""
+        others = sum(c.seconds for c in self.trainer.callbacks if isinstance(c, Every) and c is not self)
+        return time.perf_counter() - others, self.trainer.lightning_module.seen / 1000
+
+    def _since_mark(self) -> tuple[float, float]:
+        (then, kimg), (now, kimg_now) = self.mark, self._now()
+        return now - then, kimg_now - kimg
 
     def act(self, trainer: Any, gan: Any) -> None:
         curves = gan.curves.read()  # waits for the device
-        then, others, seen = self.since
-        self._mark(trainer, gan)
-        if gan.seen > seen:
-            training = self.since[0] - then - (self.since[1] - others)
-            curves["speed/sec_per_kimg"] = 1000 * training / (gan.seen - seen)
-            self.training, self.kimg = self.training + training, self.kimg + (gan.seen - seen) / 1000
+        seconds, kimg = self._since_mark()
+        self.mark = self._now()
+        if kimg > 0:
+            curves["speed/sec_per_kimg"] = seconds / kimg
+            self.training, self.kimg = self.training + seconds, self.kimg + kimg
         for player, optimizer in zip(gan.players, trainer.optimizers, strict=True):
             curves[f"lr/{player}"] = float(optimizer.param_groups[0]["lr"])
         parts = {"loss": gan.loss} | {
@@ -73,12 +81,16 @@ def record(trainer: Any, gan: Any, values: dict[str, float], notes: dict[str, st
 
 
 class CSVFile(Logger):
-    """All curves in one file, a row for each time that something was logged. A resumed run goes on with it, from where
-    its checkpoint was written."""
+    """All curves in one file, a row for each time that something was logged.
 
-    def __init__(self, path: str):
+    purge_step   rows of this and later kimg, rounded, are dropped: a resumed run goes on from where its checkpoint was
+                 written; None: there are none
+    """
+
+    def __init__(self, path: str, purge_step: int | None = None):
         super().__init__()
         self.path, self.columns, self.known = Path(path), ["kimg"], False
+        self.purge_step = math.inf if purge_step is None else purge_step
 
     name = version = property(lambda self: "")
 
@@ -94,10 +106,10 @@ class CSVFile(Logger):
         rows: list[dict[str, Any]] = []
         new = [key for key in metrics if key not in self.columns]
         if (new or not self.known) and self.path.exists():
-            with open(self.path, newline="") as file:
-                reader = csv.DictReader(file)
-                rows = [row for row in reader if self.known or float(row["kimg"]) < metrics["kimg"]]
-                self.columns = list(dict.fromkeys([*(reader.fieldnames or []), *self.columns]))
+            whole, newline, _ = self.path.read_text().rpartition("\n")  # a last row may be cut off
+            reader = csv.DictReader(io.StringIO(whole + newline))
+            rows = [row for row in reader if self.known or round(float(row["kimg"])) < self.purge_step]
+            self.columns = list(dict.fromkeys([*(reader.fieldnames or []), *self.columns]))
         new = [key for key in metrics if key not in self.columns]
         self.columns += sorted(new)
         if new or not self.known:  # written anew, with the new columns

@@ -8,7 +8,7 @@ from typing import Any
 
 from ganlab.callbacks.clock import Every
 from ganlab.callbacks.curves import record
-from ganlab.checkpoint import save, sync_buffers
+from ganlab.checkpoint import sync_buffers
 from ganlab.files import write_text
 from ganlab.metrics.extractors import Extractor
 from ganlab.metrics.protocol import Protocol
@@ -17,10 +17,10 @@ from ganlab.metrics.scores import Kept, Score
 
 
 class Evaluate(Every):
-    """Scores G_ema every `every` kimg and at the end, against the training split, and keeps the best checkpoint.
+    """Scores G_ema every `every` kimg and at the end, against the training split.
 
     monitor   the number that decides which checkpoint is best; None: the first
-    folder    for best.ckpt and scores.json
+    folder    of the run, for scores.json
 
     The others are Scorer's.
     """
@@ -47,7 +47,7 @@ class Evaluate(Every):
         self.folder = Path(folder)
         self.history: list[dict[str, float]] = []  # {"kimg": ..., name: ...}
         self.protocol: Protocol | None = None  # of the last entry
-        self.best_checkpoint: str | None = None
+        self.best_checkpoint: str | None = None  # `SaveCheckpoint` wrote it
         self._reals: Kept | None = None
 
     # ------------------------------------------------------------------------------------------------------- Lightning
@@ -69,21 +69,20 @@ class Evaluate(Every):
         ids = [f"{score} {self.protocol.id(score)}" for score in self.scorer.scores]
         record(trainer, gan, {f"score/{k}": v for k, v in scores.items()}, {"protocol": ", ".join(ids)})
         self.history.append({"kimg": gan.seen / 1000, **scores})
-        if self.best is self.history[-1]:
-            self.best_checkpoint = str(self.folder / "best.ckpt")
-            save(trainer, self.best_checkpoint)
         if trainer.is_global_zero:
             content = {"protocol": self.protocol.plain(), "names": self.scorer.names, "history": self.history}
-            write_text(self.folder.parent / "scores.json", json.dumps(content, indent=1))
+            write_text(self.folder / "scores.json", json.dumps(content, indent=1))
             for logger in trainer.loggers if len(self.history) == 1 else ():
                 if hasattr(logger.experiment, "add_text"):  # TensorBoard
                     logger.experiment.add_text("protocol", self.protocol.text())
 
     def state_dict(self) -> dict[str, Any]:
         protocol = self.protocol.plain() if self.protocol else None
-        return {"history": self.history, "protocol": protocol, "best_checkpoint": self.best_checkpoint}
+        more = {"history": self.history, "protocol": protocol, "best_checkpoint": self.best_checkpoint}
+        return super().state_dict() | more
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.history, self.best_checkpoint = state["history"], state["best_checkpoint"]
         self.protocol = Protocol.read(state["protocol"]) if state["protocol"] else None
 

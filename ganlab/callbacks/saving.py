@@ -1,5 +1,8 @@
-"""Checkpoints over time."""
+"""Checkpoints over time, and an end on request."""
 
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,25 +10,122 @@ import lightning as L
 
 import ganlab
 from ganlab.callbacks.clock import Every
-from ganlab.checkpoint import FORMAT, save
+from ganlab.checkpoint import FORMAT, NotSaved, finite, names, save, sync_buffers
+from ganlab.files import sync
+from ganlab.signals import Interrupted, Signals
 
 
 class SaveCheckpoint(Every):
-    """Writes folder/last.ckpt. Must come after the callbacks whose state belongs in it."""
+    """Writes folder/last.ckpt every `every` kimg, every `minutes`, at the end, and when a signal asks the run to end;
+    and best.ckpt each time that the monitored score is the best so far.
 
-    def __init__(self, every: float, folder: str):
+    The one before is kept as last-1.ckpt, and so on. Weights that are not finite are not saved: what was there stays.
+    Must come after all other callbacks, whose state belongs in it.
+
+    keep   how many of the last ones
+
+    Raises:
+        Interrupted: after a signal, in every process, when all is saved
+        NotSaved: the disk is full or can't be written to
+    """
+
+    def __init__(self, every: float, folder: str, minutes: float | None = None, keep: int = 2):
         super().__init__(every)
-        self.folder = Path(folder)
+        if minutes is not None and not minutes > 0:
+            raise ValueError(f"callbacks.checkpoint.minutes={minutes!r}: must be above 0, or null for never")
+        if not isinstance(keep, int) or keep < 1:
+            raise ValueError(f"callbacks.checkpoint.keep={keep!r}: must be a whole number of at least 1")
+        self.folder, self.minutes, self.keep = Path(folder), minutes, keep
+        self.signals = Signals()
+        self.saved: float | None = None  # kimg of the last one that was written
+        self.kept: Any = None  # the scores of best.ckpt
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # when it acted last is no time at which anything was logged
+
+    def on_train_start(self, trainer: Any, gan: Any) -> None:
+        super().on_train_start(trainer, gan)
+        if trainer.is_global_zero and self.folder.is_dir():
+            for half in self.folder.glob(".*.tmp"):  # left by a process that was killed while it wrote
+                half.unlink()
+        self.time = time.monotonic()
+        self.signals.listen(trainer.world_size)
+
+    def on_train_batch_end(self, trainer: Any, gan: Any, *args: Any) -> None:
+        super().on_train_batch_end(trainer, gan, *args)
+        late = self.minutes is not None and time.monotonic() - self.time > 60 * self.minutes
+        asked = self.signals.agreed("late" if late else None)
+        if asked is not None and self.acted != gan.seen:
+            self._timed(trainer, gan)
+        else:
+            self.write_best(trainer, gan)
+        if isinstance(asked, int):
+            raise Interrupted(asked, gan.seen / 1000, str(self.folder.parent), self.saved == gan.seen / 1000)
 
     def act(self, trainer: Any, gan: Any) -> None:
-        save(trainer, self.folder / "last.ckpt")
+        self.write_best(trainer, gan)
+        if self.write(trainer, gan, "next.ckpt") and trainer.is_global_zero:
+            self.rotate()
+        self.time = time.monotonic()
+
+    def write_best(self, trainer: Any, gan: Any) -> None:
+        for callback in trainer.callbacks:
+            best = getattr(callback, "best", None)
+            if best is not None and callback.acted == gan.seen and best is callback.history[-1] is not self.kept:
+                before, callback.best_checkpoint = callback.best_checkpoint, str(self.folder / "best.ckpt")
+                self.kept = best
+                if not self.write(trainer, gan, "best.ckpt"):
+                    callback.best_checkpoint = before
+
+    def write(self, trainer: Any, gan: Any, name: str) -> bool:
+        """Whether it was written."""
+        sync_buffers(gan)
+        for logger in trainer.loggers:
+            logger.save()  # what the curves show up to here must not be lost either
+        if not finite(gan):
+            if trainer.is_global_zero:
+                there = f"the last good one is of {self.saved:g} kimg" if self.saved else "there is none yet"
+                print(f"\nnot saved at {gan.seen / 1000:g} kimg: the weights are not finite; {there}")
+            return False
+        try:
+            save(trainer, self.folder / name)
+        except OSError as error:
+            last = next((path for path in names(self.folder) if path.exists()), None)
+            stays = f"{last} is whole; make room and go on with resume={self.folder.parent}" if last else ""
+            raise NotSaved(f"{self.folder / name} can't be written: {error}. {stays}") from None
+        self.saved = gan.seen / 1000
+        return True
+
+    def rotate(self) -> None:
+        """next.ckpt becomes last.ckpt, that becomes last-1.ckpt, and so on. last.ckpt is there at any moment."""
+        *older, last = [self.folder / (f"last-{i}.ckpt" if i else "last.ckpt") for i in reversed(range(self.keep))]
+        for path, newer in zip(older, [*older[1:], last], strict=True):
+            if newer.exists():
+                keep_as(newer, path)
+        os.replace(self.folder / "next.ckpt", last)
+        sync(self.folder)
+
+    def teardown(self, trainer: Any, gan: Any, stage: str) -> None:
+        self.signals.restore()
+
+
+def keep_as(path: Path, name: Path) -> None:
+    """A second name for `path` in place of whatever had it; where there are no hard links, the first name goes."""
+    other = name.with_name(f".{name.name}.tmp")
+    try:
+        other.unlink(missing_ok=True)
+        os.link(path, other)
+        os.replace(other, name)
+    except OSError:
+        os.replace(path, name)
 
 
 class StoreConfig(L.Callback):
     """Puts what a run was made with into its checkpoints: plain values only."""
 
-    def __init__(self, config: dict[str, Any]):
-        self.config = config
+    def __init__(self, config: dict[str, Any], overrides: Sequence[str] = ()):
+        self.config, self.overrides = config, list(overrides)
 
     def on_save_checkpoint(self, trainer: Any, gan: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ganlab"] = {"format": FORMAT, "version": ganlab.__version__, "config": self.config}
+        about = {"format": FORMAT, "version": ganlab.__version__}
+        checkpoint["ganlab"] = {**about, "config": self.config, "overrides": self.overrides}

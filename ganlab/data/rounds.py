@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganlab.data.imbalance import Balanced, imbalanced
-from ganlab.files import Unavailable
+from ganlab.files import Unavailable, offline
 from ganlab.rng import seed_of
 from ganlab.schedule import samples
 
@@ -118,13 +118,38 @@ class DataModule(L.LightningDataModule):
 
     def played(self) -> Samples:
         """What is trained on: the split "train", or what `imbalance`, and of that `count`, leave of it."""
+        return self._parts()[0]
+
+    def _parts(self) -> tuple[Samples, Samples | None]:
+        """(what is trained on, what `count` leaves out)"""
         samples = self.split("train")
         if self.imbalance is not None:
             samples = chosen(samples, imbalanced(self.label_of(samples), self.imbalance))
-        if self.count is not None and self.count < len(samples):
-            generator = torch.Generator().manual_seed(seed_of("count"))
-            samples = chosen(samples, torch.randperm(len(samples), generator=generator)[: self.count].sort().values)
-        return samples
+        if self.count is None or self.count >= len(samples):
+            return samples, None
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed_of("count")))
+        kept, left = (chosen(samples, rows.sort().values) for rows in (order[: self.count], order[self.count :]))
+        return kept, left
+
+    def held_out(self) -> Samples | None:
+        """Samples that training never shows: those that `count` leaves out, or else the split "test" if its files are
+        here. None: there are none."""
+        left = self._parts()[1]
+        try:
+            with offline():
+                return left or self._splits.get("test") or self.load("test")
+        except Exception:  # a set without a test part may say so in any way
+            return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples": len(self.played())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["samples"] != (now := len(self.played())):
+            raise ValueError(
+                f"resume: the run was begun with {state['samples']:,} samples, and {self.title} has {now:,} now, which "
+                "would be shown in another order. Give the same ones, or begin a new run with finetune="
+            )
 
     def label_of(self, samples: Samples) -> Tensor:
         """[N]

@@ -110,7 +110,7 @@ class Synthesis(nn.Module):
         self.larger = Double()
 
     def forward(self, ws: Tensor) -> Tensor:
-        h, image = self.start.repeat(len(ws), 1, 1, 1), None
+        h, image = self.start.repeat(ws.shape[0], 1, 1, 1), None
         for i, conv in enumerate(self.convs):
             h = conv(h, ws[:, i])
             if i % 2 == 0:  # the last of its resolution

@@ -23,7 +23,10 @@ class SelfAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         places = self.query(x).flatten(2).transpose(1, 2)  # [N, HW, C/8]
         keys, values = (F.max_pool2d(layer(x), 2).flatten(2).transpose(1, 2) for layer in (self.key, self.value))
-        seen = F.scaled_dot_product_attention(places, keys, values, scale=1.0)  # [N, HW, C/2]
+        if torch.compiler.is_exporting():  # other formats know attention in several heads only
+            seen = (places @ keys.mT).softmax(2) @ values
+        else:
+            seen = F.scaled_dot_product_attention(places, keys, values, scale=1.0)  # [N, HW, C/2]
         return x + self.gamma * self.out(seen.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 

@@ -47,8 +47,10 @@ class ModulatedConv2d(nn.Module):
         self.filter = Filter(pad=(1, 1), gain=2.0) if double else None
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        n = len(x)
-        weight = self.weight * self.scale * self.style(w)[:, None, :, None, None]  # [N, out, C, k, k], eq. 1
+        style, weight = self.style(w), self.weight * self.scale
+        if torch.compiler.is_exporting():
+            return self.on_maps(x, style, weight)
+        n, weight = len(x), weight * style[:, None, :, None, None]  # [N, out, C, k, k], eq. 1
         if self.demodulate:
             weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()  # eq. 3
         x = x.reshape(1, -1, *x.shape[2:])  # [1, N C, H, W]
@@ -57,3 +59,14 @@ class ModulatedConv2d(nn.Module):
             return y.unflatten(1, (n, -1)).squeeze(0)
         y = F.conv_transpose2d(x, weight.transpose(1, 2).flatten(0, 1), stride=2, groups=n)  # [1, N out, 2H+1, 2W+1]
         return self.filter(y.unflatten(1, (n, -1)).squeeze(0))
+
+    def on_maps(self, x: Tensor, style: Tensor, weight: Tensor) -> Tensor:
+        """The same with the style on the maps, for formats whose number of groups can't be that of the samples."""
+        x = x * style[..., None, None]
+        if self.filter is None:
+            y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        else:
+            y = self.filter(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+        if self.demodulate:
+            y = y * (style.square() @ weight.square().sum((2, 3)).mT + 1e-8).rsqrt()[..., None, None]
+        return y
