@@ -168,7 +168,7 @@ def weights(path: str, key: str) -> dict[str, Tensor]:
 
 def reshape(net: nn.Module, config: Mapping[str, Any], player: str) -> None:
     """Gives a network the parameters that the run's changes to it brought along."""
-    if ((config.get("networks") or {}).get(player) or {}).get("spectral"):
+    if ((config.get("networks") or {}).get(player) or {}).get("spectral") is True:
         normalise(net)
 
 
@@ -184,7 +184,7 @@ def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Modul
         raise ValueError(f"checkpoint={path} is an exported generator, which has no discriminator")
     content = load(path)
     config = content["ganlab"]["config"]
-    if not isinstance(config, Mapping) or not config.get("discriminator"):
+    if not isinstance(config, Mapping) or not isinstance(config.get("discriminator"), Mapping):
         raise ValueError(f"checkpoint={path} has no discriminator")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -44,20 +44,21 @@ COUNT, CHANNELS = Range(1, 10**9), Range(1, 1 << 16)
 # arguments of ganlab's own classes, and keys, by their last name: where a name is missing, any finite number will do
 NAMES = {
     CHANNELS: "width z_dim w_dim code_dim embed shared codes features",
-    Range(1, 10_000): "depth blocks expansion group pack pieces steps n_critic rounds rows columns samples directions "
-    "devices num_nodes",
-    Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers",
-    COUNT: "classes capacity count epochs interval splits subsets k k_coverage g_steps n labelled modes starts "
-    "attention",
+    Range(1, 10_000): """depth blocks expansion group pack pieces steps n_critic rounds rows columns samples directions
+        devices num_nodes patience keep""",
+    Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks",
+    COUNT: """classes capacity count epochs interval splits subsets k k_coverage g_steps n labelled modes starts
+        attention""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
-    POSITIVE: "max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach",
-    NOT_NEGATIVE: "weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k "
-    "continuous_weight beta deviation memory standing noise pixels class_weights label",
+    POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
+        minutes""",
+    NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
+        continuous_weight beta deviation memory standing noise pixels class_weights label purge_step""",
     SHARE: "mixing smooth decay share p frequencies alpha gamma momentum",
     Range(0, 1, below=True): "betas dropout",
-    Range(0, 1, above=True): "top imbalance",
+    Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
     Range(0, 1000): "lr",
     Range(1, 4): "channels",
@@ -116,6 +117,7 @@ OPTIMIZER: dict[str, Any] = {
 }
 LOGGER: dict[str, Any] = {
     **dict.fromkeys(("save_dir", "name", "project", "id", "prefix"), str | None), "version": int | str | None,
+    "purge_step": int | None,
     **dict.fromkeys(("default_hp_metric", "offline", "log_graph"), bool),
 }
 OTHERS = {"torch.optim": OPTIMIZER, "lightning.pytorch": LOGGER}  # of classes that are not ganlab's
@@ -158,6 +160,11 @@ def _check_objects(path: str, node: Any, locate: Callable[[str], Any]) -> None:
             target = locate(node["_target_"])
         if target is not None:
             check_arguments(path, node, target)
+        for name, kind in getattr(target, "entries", {}).items():
+            given = node.get(name)
+            for entry, child in given.items() if isinstance(given, Mapping) else ():
+                check_value(f"{path}.{name}.{entry}", child, Keys | None)
+                check_arguments(f"{path}.{name}.{entry}", child if isinstance(child, Mapping) else {}, kind)
     for key, child in node.items():
         _check_objects(f"{path}.{key}", child, locate)
 

@@ -467,12 +467,12 @@ HOSTILE = {
 # what is right for some keys: text where text is asked for, entries of a group, and what other checks look at
 TEXT = {
     "resume", "finetune", "monitor", "folder", "path", "save_dir", "name", "version", "outputs", "output", "data",
-    "strategy", "precision", "devices", "policy", "net", "layer", "weights", "checksum", "root", "attributes",
+    "strategy", "precision", "devices", "policy", "net", "layer", "weights", "checksum", "root", "attributes", "action",
 }  # fmt: skip
 GROUPS = {"terms", "augment", "scores", "callbacks", "logger"}
 NODES = {"adam", "start", "stop", "networks", "G", "D", "speed", "optimizer", "metrics", "data", "trainer", "paths"}
 ELSEWHERE = {"max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val"}  # refused whatever they are
-SIGNED = {"begin", "end", "margin", "a", "b", "c", "devices", "precision"}
+SIGNED = {"limit", "begin", "end", "margin", "a", "b", "c", "devices", "precision"}
 
 
 def fine(path, name):
@@ -484,6 +484,7 @@ def fine(path, name):
         or (name == "dict" and last == "weight")  # losses tell themselves which players they have
         or (name == "dict" and path[0] in GROUPS and len(path) == 2)  # check_keys tells
         or (name == "negative" and last in SIGNED)
+        or (name == "dict" and path[-2:-1] == ("rules",))  # the watchdog tells
         or (name in ("negative", "vast") and last in ("version", "precision"))
     )
 

@@ -177,6 +177,8 @@ class Watchdog(Every):
     factor     on the learning rates at a rollback
     """
 
+    entries = {"rules": Rule}  # what entries of an argument are made into, for those who check values
+
     def __init__(
         self, every: float, rules: Mapping[str, Mapping[str, Any] | None], folder: str, probe: float = 5.0, n: int = 64,
         rollbacks: int = 2, factor: float = 0.5,
