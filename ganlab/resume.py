@@ -107,9 +107,10 @@ def resumed(settings: Mapping[str, Any], path: str | None) -> dict[str, Any]:
 
 
 def logged(content: Mapping[str, Any]) -> int:
-    """The last kimg, rounded, of which a checkpoint's run had logged anything; -1: none."""
+    """The last kimg, rounded, of which a checkpoint's run had logged anything; -1: there is no checkpoint. What is
+    logged at the start, the reals, is of 0."""
     acted = [state.get("acted") for state in content.get("callbacks", {}).values() if isinstance(state, Mapping)]
-    return round(max((seen for seen in acted if isinstance(seen, int)), default=-1000) / 1000)
+    return round(max((seen for seen in acted if isinstance(seen, int)), default=0 if content else -1000) / 1000)
 
 
 def check_fit(gan: Any, content: Mapping[str, Any], path: str) -> None:
