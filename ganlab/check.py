@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import ganlab.train  # noqa: F401  registers what its config refers to
+from ganlab import limits
 from ganlab.conf import CONF
 
 OWN = ("output", "seconds", "columns", "classes")
@@ -53,6 +54,8 @@ def check(cfg: DictConfig, model: str, overrides: list[str]) -> dict[str, Any]:
         if not isinstance(own[key], int) or own[key] < 1:
             raise ValueError(f"{key}={own[key]!r}: must be a whole number of at least 1")
     drop_settings_of_what_was_removed(cfg, overrides)
+    plain: Any = OmegaConf.to_container(cfg)
+    limits.check_values(plain, limits.TRAIN, hydra.utils.get_object)
     given: Any = OmegaConf.to_container(cfg.data, resolve=True)
     check_targets("data", given, hydra.utils.get_object)
     data = made(given)

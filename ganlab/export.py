@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ganlab.conf import CONF
+from ganlab.limits import check_arguments
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="export")
@@ -20,7 +21,9 @@ def main(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "checkpoint"):
         sys.exit("error: checkpoint is not set: say which one, as in checkpoint=outputs/.../checkpoints/best.ckpt")
     try:
-        export(**OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        settings: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_arguments("", settings, export)
+        export(**settings)
     except (ValueError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
 
