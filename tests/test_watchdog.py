@@ -255,7 +255,9 @@ class Curve(L.Callback):
         self.name, self.law, self.every = name, law, 1.0
 
     def on_train_batch_end(self, trainer, gan, *_):
-        record(trainer, gan, {self.name: self.law(gan.seen / 1000)})
+        value = self.law(gan.seen / 1000)
+        record(trainer, gan, {self.name: value})
+        self.history = [{"kimg": gan.seen / 1000, self.name.removeprefix("score/"): value}]  # as Evaluate's
 
 
 @pytest.mark.parametrize(
@@ -342,6 +344,32 @@ SMALL = [
     "model=mlp", "generator.width=16", "discriminator.width=16", "metrics.enabled=false", "callbacks.samples=null",
     "callbacks.progress=null", "logger=csv", "callbacks.checkpoint.every=1",
 ]  # fmt: skip
+
+
+class Saves(L.Callback):
+    """A checkpoint after each round."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, gan, *_):
+        trainer.save_checkpoint(self.folder / f"{gan.rounds}.ckpt")
+
+
+def test_what_is_half_measured_at_a_checkpoint_is_measured_to_its_end(tmp_path):
+    """G moves every fifth round: wherever a run is cut, the watchdog goes on as in the whole run."""
+
+    def fit(data, *more, **kwargs):
+        dog = watchdog(tmp_path, every=0.016, probe=100.0)
+        player = trainer(callbacks=[LogCurves(0.016), dog, *more, Budget(0.096)])
+        player.fit(game(n_critic=5), torch.utils.data.DataLoader([*data, *data, *data], batch_size=None), **kwargs)
+        return repr(dog.state_dict())
+
+    data = batches(30)
+    whole = fit(data, Saves(tmp_path))
+    assert "'G': [" in whole
+    for cut in range(1, 12):
+        assert fit(data[cut:], ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True) == whole, cut
 
 
 def test_a_rollback_goes_on_from_the_last_checkpoint_with_a_lower_rate(tmp_path, capsys):

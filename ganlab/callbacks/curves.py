@@ -70,14 +70,22 @@ class LogCurves(Every):
 
 
 def record(trainer: Any, gan: Any, values: dict[str, float], notes: dict[str, str] | None = None) -> None:
-    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last.
+    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last;
+    `recorded` gives those of now.
 
     notes   text that belongs to the values, for loggers that take it
     """
     trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+    trainer.recorded = (gan.seen, recorded(trainer, gan) | values)
     for logger in trainer.loggers:
         text: Any = (notes or {}) if isinstance(logger, CSVFile) else {}
         logger.log_metrics({"kimg": gan.seen / 1000, **values, **text}, step=round(gan.seen / 1000))
+
+
+def recorded(trainer: Any, gan: Any) -> dict[str, float]:
+    """What was recorded at the present kimg, which a run that was stopped and resumed records alike."""
+    seen, values = getattr(trainer, "recorded", (None, {}))
+    return values if seen == gan.seen else {}
 
 
 class CSVFile(Logger):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlab.callbacks.clock import Every
-from ganlab.callbacks.curves import record
+from ganlab.callbacks.curves import record, recorded
 from ganlab.callbacks.saving import SaveCheckpoint
 from ganlab.callbacks.vitals import Vitals, without_trace
 from ganlab.checkpoint import finite
@@ -209,7 +209,6 @@ class Watchdog(Every):
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         super().on_train_start(trainer, gan)
         self.vitals = Vitals(trainer.datamodule, self.n, trainer.global_rank, trainer.world_size, gan.device)
-        self.before, self.moved = {}, {}
         if self.back is not None:
             if trainer.is_global_zero:
                 rate = f"the learning rates times {self.back.factor:g}"
@@ -231,6 +230,7 @@ class Watchdog(Every):
     def on_train_batch_end(self, trainer: Any, gan: Any, *args: Any) -> None:
         for player, (then, before) in list(self.before.items()):
             if moves := gan.rounds // gan.every[player] - then:
+                before = before.to(gan.device)
                 way = (some_of(getattr(gan, player)) - before).norm() / before.norm().clamp(min=1e-30)
                 self.moved[player] = way.float() / moves
                 del self.before[player]
@@ -239,7 +239,7 @@ class Watchdog(Every):
     def act(self, trainer: Any, gan: Any) -> None:
         values = self.of_curves(trainer, gan)
         if self.moved:
-            steps = averaged(torch.stack([self.moved.pop(player) for player in sorted(self.moved)]))
+            steps = averaged(torch.stack([self.moved.pop(player).to(gan.device) for player in sorted(self.moved)]))
             values |= {"steps": max(steps), "still": float(min(steps) == 0)}
         due = crossed(self.looked, gan.seen, self.probe)
         if due or self.looked == 0:  # not at the very first moves, which some games begin by clipping the weights
@@ -263,6 +263,8 @@ class Watchdog(Every):
             "norms": self.norms,
             "gaps": self.gaps,
             "top": self.top,
+            "before": dict(self.before),
+            "moved": dict(self.moved),
             **clock,
         }
 
@@ -270,6 +272,7 @@ class Watchdog(Every):
         super().load_state_dict(state)
         self.norms, self.gaps, self.top = state["norms"], state["gaps"], state["top"]
         self.rollbacks = state["rollbacks"]
+        self.before, self.moved = dict(state["before"]), dict(state["moved"])  # a move may be half measured
         self.looked, self.armed, self.said = state["looked"], set(state["armed"]), state["said"]
         for name, rule in self.rules.items():
             rule.held, rule.told = state["rules"].get(name, (0, False))
@@ -278,7 +281,8 @@ class Watchdog(Every):
 
     def of_curves(self, trainer: Any, gan: Any) -> dict[str, float]:
         """From what callbacks before this one have recorded, which is the same in every process."""
-        latest = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        latest = recorded(trainer, gan)
+        scores: dict[str, float] = next((c.history[-1] for c in trainer.callbacks if getattr(c, "history", None)), {})
         watched = [v for k, v in latest.items() if k.startswith(("loss/", "gradient_norm/", "D/"))]
         values = {"nan": float(sum(not math.isfinite(v) for v in watched))}
         growth = []
@@ -289,10 +293,11 @@ class Watchdog(Every):
                     growth.append(norm / statistics.fmean(past))
                 self.norms[player] = [*past, norm][-20:]
         values |= {"gradients": max(growth)} if growth else {}
-        for key, value in latest.items():
-            if key.startswith("score/recall") and math.isfinite(value):
+        for key, value in scores.items():
+            if key.startswith("recall") and math.isfinite(value):
                 self.top[key] = max(value, self.top.get(key, 0.0))
                 values |= {"recall": value / self.top[key]} if self.top[key] > 0.1 else {}
+        for key, value in latest.items():
             if key.startswith("augment/") and key.endswith("/p"):
                 values["p"] = value
         return values
