@@ -84,13 +84,13 @@ class Signals:
         rank, self.turn = torch.distributed.get_rank(), self.turn + 1
         if rank != 0 and self.asked is not None:
             store.set(f"{self.group}/asked", str(self.asked))
-        if rank == 0:
+        now = f"{self.group}/{self.turn}"
+        word = store.get(now).decode() if store.check([now]) else None
+        if rank == 0 and word is None:
             if self.asked is None and store.check([f"{self.group}/asked"]):
                 self.asked = int(store.get(f"{self.group}/asked"))
             if (decided := self.asked or wish) is not None:
                 store.set(f"{self.group}/{self.turn + 1}", str(decided))
-        now = f"{self.group}/{self.turn}"
-        word = store.get(now).decode() if store.check([now]) else None
         return int(word) if word is not None and word.isdigit() else word
 
 

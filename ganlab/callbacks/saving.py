@@ -39,6 +39,7 @@ class SaveCheckpoint(Every):
         self.signals = Signals()
         self.saved: float | None = None  # kimg of the last one that was written
         self.kept: Any = None  # the scores of best.ckpt
+        self.last: int | None = None  # when last.ckpt was written
 
     def state_dict(self) -> dict[str, Any]:
         return {}  # when it acted last is no time at which anything was logged
@@ -48,7 +49,7 @@ class SaveCheckpoint(Every):
         if trainer.is_global_zero and self.folder.is_dir():
             for half in self.folder.glob(".*.tmp"):  # left by a process that was killed while it wrote
                 half.unlink()
-        self.time = time.monotonic()
+        self.begun, self.time = gan.seen, time.monotonic()
         self.signals.listen(trainer.world_size)
 
     def on_train_batch_end(self, trainer: Any, gan: Any, *args: Any) -> None:
@@ -62,10 +63,19 @@ class SaveCheckpoint(Every):
         if isinstance(asked, int):
             raise Interrupted(asked, gan.seen / 1000, str(self.folder.parent), self.saved == gan.seen / 1000)
 
+    def on_train_end(self, trainer: Any, gan: Any) -> None:
+        if gan.seen > self.begun:  # the last scores belong in it too
+            self._timed(trainer, gan)
+
     def act(self, trainer: Any, gan: Any) -> None:
         self.write_best(trainer, gan)
+        again = self.last == gan.seen
         if self.write(trainer, gan, "next.ckpt") and trainer.is_global_zero:
-            self.rotate()
+            if again:
+                os.replace(self.folder / "next.ckpt", self.folder / "last.ckpt")
+            else:
+                self.rotate()
+            self.last = gan.seen
         self.time = time.monotonic()
 
     def write_best(self, trainer: Any, gan: Any) -> None:
