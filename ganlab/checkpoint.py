@@ -99,7 +99,8 @@ def load(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         foreign, said = "Weights only" in str(error), str(error).splitlines() or ["it is cut off"]
-        why = "it holds more than tensors and plain values, and is not opened" if foreign else said[0]
+        known = said[0] if " " in said[0] else "it is damaged, or no checkpoint"
+        why = "it holds more than tensors and plain values, and is not opened" if foreign else known
         raise ValueError(f"checkpoint={path} can't be read: {why}") from None
     about = content.get("ganlab") if isinstance(content, dict) else None
     if (

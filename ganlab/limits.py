@@ -78,7 +78,7 @@ Betas, Accelerator = tuple[float, float], Literal["auto", "cpu", "gpu", "cuda", 
 # fmt: off
 _player = {
     "": Keys, ".init": Literal["orthogonal", "normal", "xavier"] | None, ".spectral": bool, ".dropout": float,
-    ".freeze": Sequence[str],
+    ".freeze": Sequence[str | int],
 }
 TRAIN: dict[str, Any] = {
     "max_kimg": float, "g_steps": int | None, "seed": int, "resume": str | None, "finetune": str | None,

@@ -29,8 +29,15 @@ def go_on(arguments: Sequence[str]) -> list[str]:
     given = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     values = {key_of(a): a.partition("=")[2].strip("'\"") for a in given}
     resume, where = values.get("resume"), values.get("hydra.run.dir")
-    if resume in (None, "", "null") or {"-m", "--multirun"} & set(arguments):
+    if resume in (None, "", "null"):
         return list(arguments)
+    if {"-m", "--multirun"} & set(arguments):
+        if resume == "auto":
+            return list(arguments)
+        raise ValueError(
+            f"resume={resume} goes on with one run; a sweep goes on with its hydra.sweep.dir and resume=auto"
+        )
+    arguments = [f"resume={quoted(resume)}" if key_of(a) == "resume" else a for a in arguments]
     if resume == "auto":
         if where is None:
             raise ValueError(

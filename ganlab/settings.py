@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -41,6 +42,10 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     alone = not launch.started_by_others()
     checks.check_run(settings, launch.processes(settings["trainer"]), launch.gpus(settings["trainer"]), launch.world())
     resumed, begun = checkpoint.find(settings["resume"], folder=settings["paths"]["output"]), {}
+    if resumed is None and settings["resume"] not in (None, "auto"):
+        if (Path(settings["resume"]).expanduser() / "result.json").exists():
+            raise ValueError(f"resume={settings['resume']}: the run has ended and left no checkpoint to go on from")
+        print(f"resume={settings['resume']}: it has no checkpoint yet, and begins anew")
     if resumed is not None:
         begun = checkpoint.load(resumed)
         checks.check_resume(begun["ganlab"]["config"], settings)

@@ -161,7 +161,8 @@ class Progress(L.Callback):
         if trainer.is_global_zero:
             terminal = sys.stderr.isatty()
             self.bar = tqdm(
-                total=self.max_kimg, initial=gan.seen / 1000, desc="training", mininterval=0.2 if terminal else 15,
+                total=self.max_kimg, initial=min(gan.seen / 1000, self.max_kimg), desc="training",
+                mininterval=0.2 if terminal else 15,
                 unit="kimg", bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n:.1f}/{total:g} kimg, {rate_inv_fmt}, "
                 "{remaining} left{postfix}",
             )  # fmt: skip

@@ -22,6 +22,7 @@ from ganlab.callbacks.curves import record, recorded
 from ganlab.callbacks.saving import SaveCheckpoint
 from ganlab.callbacks.vitals import Vitals, without_trace
 from ganlab.checkpoint import finite
+from ganlab.files import write_text
 from ganlab.schedule import crossed
 
 
@@ -209,6 +210,10 @@ class Watchdog(Every):
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         super().on_train_start(trainer, gan)
         self.vitals = Vitals(trainer.datamodule, self.n, trainer.global_rank, trainer.world_size, gan.device)
+        path = self.folder / "health.jsonl"
+        if self.back is None and trainer.is_global_zero and path.exists():  # nothing of a future that did not happen
+            told = [line for line in path.read_text().splitlines() if json.loads(line)["kimg"] <= gan.seen / 1000]
+            write_text(path, "".join(f"{line}\n" for line in told))
         if self.back is not None:
             if trainer.is_global_zero:
                 rate = f"the learning rates times {self.back.factor:g}"
