@@ -484,6 +484,7 @@ def fine(path, name):
         or (name == "dict" and last == "weight")  # losses tell themselves which players they have
         or (name == "dict" and path[0] in GROUPS and len(path) == 2)  # check_keys tells
         or (name == "negative" and last in SIGNED)
+        or (name == "list" and last == "freeze")  # numbers and names of layers
         or (name == "dict" and path[-2:-1] == ("rules",))  # the watchdog tells
         or (name in ("negative", "vast") and last in ("version", "precision"))
     )
