@@ -22,7 +22,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ganlab import launch
 from ganlab.callbacks.clock import Budget
 from ganlab.callbacks.curves import LogCurves, record
-from ganlab.callbacks.vitals import Vitals, above, along, copies
+from ganlab.callbacks.vitals import Vitals, above, along, averaged_by_name, copies
 from ganlab.callbacks.watchdog import ACTIONS, SIGNS, RollBack, Rule, Unhealthy, Watchdog
 from ganlab.checkpoint import finite
 from ganlab.conf import CONF
@@ -432,6 +432,21 @@ def test_copies_are_much_nearer_to_one_image_than_to_any_other():
     known = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
     x = torch.tensor([[0.1, 0.0], [2.0, 0.0], [4.0, 0.0]])
     assert copies(x, known).item() == pytest.approx(2 / 3)
+
+
+def measured_by_one(names):
+    torch.distributed.init_process_group("gloo")
+    mine = names if torch.distributed.get_rank() == 0 else [name for name in names if name != "leak"]
+    values = {name: torch.tensor(float(1 + torch.distributed.get_rank())) for name in mine}
+    return averaged_by_name(values, torch.device("cpu"))
+
+
+def test_what_applies_to_the_samples_of_one_process_alone_is_its_own():
+    """Processes look at different samples: each adds what it has, and all get the same."""
+    told = launch.run(measured_by_one, ["margin", "leak", "broken"], processes=2)
+    assert told == {"margin": 1.5, "leak": 1.0, "broken": 1.5}
+    alone = averaged_by_name({"leak": torch.tensor(2.0)}, torch.device("cpu"))
+    assert alone == {"leak": 2.0}
 
 
 def test_along_is_the_share_of_a_way():

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ganlab.callbacks.clock import Every
 from ganlab.callbacks.curves import record, recorded
 from ganlab.callbacks.saving import SaveCheckpoint
-from ganlab.callbacks.vitals import Vitals, without_trace
+from ganlab.callbacks.vitals import Vitals, averaged, averaged_by_name, without_trace
 from ganlab.checkpoint import finite
 from ganlab.files import write_text
 from ganlab.schedule import crossed
@@ -312,7 +312,7 @@ class Watchdog(Every):
         with without_trace(gan, gan.device), trainer.precision_plugin.forward_context():
             measured = self.vitals.measure(gan, round(gan.seen / 1000 / self.probe))
         measured["broken"] = torch.tensor(0.0 if finite(gan) else 1.0, device=gan.device)
-        values = dict(zip(measured, averaged(torch.stack(list(measured.values()))), strict=True))
+        values = averaged_by_name(measured, gan.device)
         if "overfitting" in values:  # the mean of three looks, at different reals
             self.gaps = [*self.gaps, values.pop("overfitting")][-Vitals.TURNS :]
             values |= {"overfitting": statistics.fmean(self.gaps)} if len(self.gaps) == Vitals.TURNS else {}
@@ -386,11 +386,3 @@ def some_of(net: nn.Module) -> Tensor:
     """At most 1,000 weights of each matrix or kernel, in one vector; of a network without any, of whatever it has."""
     parameters = [p for p in net.parameters() if p.dim() > 1] or list(net.parameters())
     return torch.cat([p.detach().flatten()[:1000] for p in parameters])
-
-
-def averaged(values: Tensor) -> list[float]:
-    """Over all processes, so that all decide alike."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-        values /= torch.distributed.get_world_size()
-    return values.tolist()
