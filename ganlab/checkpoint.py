@@ -59,7 +59,8 @@ def digest(content: Any) -> str:
                 tell(child)
         elif isinstance(value, Tensor):
             told.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            told.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            flat = value.detach().cpu().contiguous().as_strided((value.numel(),), (1,))  # one element: any stride
+            told.update(flat.view(torch.uint8).numpy().data)
         else:
             told.update(f"{type(value).__name__}{value!r};".encode())
 
@@ -78,12 +79,6 @@ def sync_buffers(gan: Any) -> None:
     if gan.trainer.world_size > 1:
         for buffer in gan.buffers():
             torch.distributed.broadcast(buffer, 0)
-
-
-def save(trainer: Any, path: str | Path) -> None:
-    """Everything that a run needs to go on. Every process must call it."""
-    sync_buffers(trainer.lightning_module)
-    trainer.save_checkpoint(path)
 
 
 def load(path: str | Path) -> dict[str, Any]:

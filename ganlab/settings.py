@@ -55,10 +55,7 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
         resume.check_fit(gan, begun, resumed)
         gan.load_state_dict(begun["state_dict"])
     if settings["resume"] is not None:
-        for logger in settings["logger"].values():
-            if isinstance(logger, dict) and "purge_step" in logger:
-                logger["purge_step"] = resume.logged(begun) + 1
-    settings["resume"] = resumed
+        settings = resume.resumed(settings, resumed, begun)
     if settings["finetune"] and not resumed:
         try:
             lines = take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))

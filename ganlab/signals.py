@@ -50,6 +50,8 @@ class Handlers:
         self.before: dict[int, Any] = {}
 
     def install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python's rule: only that one may
         for name in HEEDED:
             number = getattr(signal, name, None)  # Windows lacks some
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -69,8 +71,7 @@ class Passing(Handlers):
     """While this process waits for those that it started: signals are theirs."""
 
     def __enter__(self) -> "Passing":
-        if threading.current_thread() is threading.main_thread():
-            self.install()
+        self.install()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -95,7 +96,7 @@ class Signals(Handlers):
         self.world = 1
 
     def listen(self, world: int) -> None:
-        """Every process must call it, on its main thread, as often as the others."""
+        """Every process must call it, as often as the others."""
         global CALLS
         CALLS += 1
         self.asked, self.world, self.turn, self.group = None, world, 0, f"ganlab/signals/{CALLS}"

@@ -213,11 +213,15 @@ def test_the_digest_tells_values_types_and_order_apart():
     values = [
         {"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"b": 1}, {"a": [1]}, {"a": (1,)}, {"a": None}, {"a": 1, "b": 2},
         {"b": 2, "a": 1}, {"a": one}, {"a": one.double()}, {"a": one[None]}, {"a": one.flip(0)}, {"a": [[1], 2]},
+        {"a": torch.ones(1, 9)[:, 3]}, {"a": torch.ones(3, 4).T}, {"a": torch.ones(0)}, {"a": torch.ones(2).bool()},
         {"a": [1, [2]]}, {"a": {}}, {"a": []}, {"a": one.bfloat16()}, {"a": torch.tensor(1.0)}, {"a": torch.tensor(1)},
     ]  # fmt: skip
     digests = [checkpoint.digest(value) for value in values]
     assert len(set(digests)) == len(values)
     assert digests == [checkpoint.digest(copy.deepcopy(value)) for value in values]
+    assert checkpoint.digest(torch.arange(12.0).view(3, 4).T) == checkpoint.digest(
+        torch.arange(12.0).view(3, 4).T.contiguous()
+    )
 
 
 def last_of(content):

@@ -10,7 +10,7 @@ import lightning as L
 
 import ganlab
 from ganlab.callbacks.clock import Every
-from ganlab.checkpoint import FORMAT, NotSaved, finite, names, save, sync_buffers
+from ganlab.checkpoint import FORMAT, NotSaved, finite, names, sync_buffers
 from ganlab.files import sync
 from ganlab.signals import Interrupted, Signals
 
@@ -97,7 +97,7 @@ class SaveCheckpoint(Every):
                 print(f"\nnot saved at {gan.seen / 1000:g} kimg: the weights are not finite; {there}")
             return False
         try:
-            save(trainer, self.folder / name)
+            trainer.save_checkpoint(self.folder / name)
         except OSError as error:
             last = next((path for path in names(self.folder) if path.exists()), None)
             stays = f"{last} is whole; make room and go on with resume={self.folder.parent}" if last else ""
