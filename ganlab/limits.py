@@ -46,7 +46,7 @@ NAMES = {
     CHANNELS: "width z_dim w_dim code_dim embed shared codes features",
     Range(1, 10_000): """depth blocks expansion group pack pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep""",
-    Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks",
+    Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks preview",
     COUNT: """classes capacity count epochs interval splits subsets k k_coverage g_steps n labelled modes starts
         attention""",
     Range(2, 10**9): "n_real subset_size",
@@ -55,7 +55,7 @@ NAMES = {
     POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
         minutes""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
-        continuous_weight beta deviation memory standing noise pixels class_weights label purge_step""",
+        continuous_weight beta deviation memory standing noise seconds pixels class_weights label purge_step""",
     SHARE: "mixing smooth decay share p frequencies alpha gamma momentum",
     Range(0, 1, below=True): "betas dropout",
     Range(0, 1, above=True): "top imbalance factor",
@@ -110,6 +110,7 @@ ANALYZE: dict[str, Any] = {
     "labelled": int, "batch_size": int, "device": str, "trust": Sequence[str], "data": Keys | None,
     "extractor": Target, "speed": Keys, "speed.rounds": int,
 }
+CHECK: dict[str, Any] = {"output": str | None, "seconds": float, "columns": int, "classes": int}
 OPTIMIZER: dict[str, Any] = {
     **dict.fromkeys(("lr", "eps", "alpha", "momentum", "weight_decay", "dampening"), float), "betas": Betas,
     **dict.fromkeys(("fused", "foreach"), bool | None),

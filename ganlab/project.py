@@ -5,16 +5,16 @@ is ramped down, and the start. Its regularised noise maps are left out: G's own 
 """
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ganlab.conf import CONF
+from ganlab.entry import run
 from ganlab.limits import check_arguments
 
 SPACES = ("auto", "z", "w", "ws")
@@ -22,17 +22,7 @@ SPACES = ("auto", "z", "w", "ws")
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="project")
 def main(cfg: DictConfig) -> None:
-    from ganlab.files import Unavailable
-
-    for key, example in (("checkpoint", "outputs/.../checkpoints/best.ckpt"), ("input", "my/picture.png")):
-        if OmegaConf.is_missing(cfg, key):
-            sys.exit(f"error: {key} is not set: say which one, as in {key}={example}")
-    try:
-        settings: Any = OmegaConf.to_container(cfg, resolve=True)
-        check_arguments("", settings, project)
-        project(**settings)
-    except (ValueError, Unavailable) as error:
-        sys.exit(f"error: {error}")
+    run(cfg, project, checkpoint="outputs/.../checkpoints/best.ckpt", input="my/picture.png")
 
 
 @dataclass(frozen=True)
@@ -140,6 +130,7 @@ def project(
         ValueError: the checkpoint can't be used, or it can't do what is asked
         Unavailable: there are no images
     """
+    check_arguments("", locals(), project)
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -157,12 +148,6 @@ def project(
     from ganlab.styles import check as check_styles
     from ganlab.tables import as_csv
 
-    for key, number, least in (("steps", steps, 1), ("starts", starts, 1), ("batch_size", batch_size, 1)):
-        if not isinstance(number, int) or number < least:
-            raise ValueError(f"{key}={number!r}: must be a whole number of at least {least}")
-    for key, value in (("lr", lr), ("noise", noise), ("pixels", pixels), ("features", features)):
-        if not isinstance(value, (int, float)) or value < 0:
-            raise ValueError(f"{key}={value!r}: must be a number of at least 0")
     if space not in SPACES:
         raise ValueError(f"space={space}: must be {', '.join(SPACES)}")
     if not pixels and (extractor is None or not features):
