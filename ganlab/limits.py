@@ -47,7 +47,7 @@ NAMES = {
     Range(1, 10_000): """depth blocks expansion group pack pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep""",
     Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks preview",
-    COUNT: """classes capacity count epochs interval splits subsets k k_coverage g_steps n labelled modes starts
+    COUNT: """classes capacity test count epochs interval splits subsets k k_coverage g_steps n labelled modes starts
         attention""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
@@ -56,13 +56,16 @@ NAMES = {
         minutes""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory standing noise seconds pixels class_weights label purge_step""",
-    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum",
+    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter",
     Range(0, 1, below=True): "betas dropout",
     Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
     Range(0, 1000): "lr",
-    Range(1, 4): "channels",
+    Range(1, 4): "channels source_channels",
     Range(2, 1 << 16): "categories",
+    Range(2, 255): "map_classes",
+    Range(0, 255): "palette",
+    Range(0, (1 << 16) - 1): "void",
     Range(4, 8192): "size",
     Range(0, (1 << 32) - 1): "seed seeds",
 }

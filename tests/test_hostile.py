@@ -468,6 +468,7 @@ HOSTILE = {
 TEXT = {
     "resume", "finetune", "monitor", "folder", "path", "save_dir", "name", "version", "outputs", "output", "data",
     "strategy", "precision", "devices", "policy", "net", "layer", "weights", "checksum", "root", "attributes", "action",
+    "source", "target", "test",
 }  # fmt: skip
 GROUPS = {"terms", "augment", "scores", "callbacks", "logger"}
 NODES = {"adam", "start", "stop", "networks", "G", "D", "speed", "optimizer", "metrics", "data", "trainer", "paths"}
@@ -507,6 +508,7 @@ def put(node, path, value):
         [],
         ["data=folder", "model=stylegan2_ada", "optimizer=sgd"],
         ["data=toy", "model=mlp", "loss=unrolled", "augment=noise", "lr_schedule=cosine", "optimizer=rmsprop"],
+        ["data=label_maps"],
         [
             "model=infogan",
             "+terms=[gp,cr,lecam,path_length]",

@@ -186,12 +186,16 @@ class OnDisk:
     def nbytes(self) -> int:
         return len(self.paths) * int(np.prod(self.shape))
 
+    def decode(self, path: Path) -> Tensor:
+        """uint8 of `shape`."""
+        return decode(path, self.shape)
+
     def fingerprint(self) -> str:
         return stamp(self.paths, list(self.shape))
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         try:
-            real = torch.stack([decode(self.paths[i], self.shape) for i in indices.tolist()])
+            real = torch.stack([self.decode(self.paths[i]) for i in indices.tolist()])
         except Bad as bad:
             raise Bad(bad.path, bad.reason, self.advice) from None
         return {"real": real} | ({} if self.label is None else {"label": self.label[indices]})
@@ -203,7 +207,7 @@ class OnDisk:
             array = np.empty((len(self), *self.shape), np.uint8)
 
             def fill(i: int) -> None:
-                array[i] = decode(self.paths[i], self.shape).numpy()
+                array[i] = self.decode(self.paths[i]).numpy()
 
             if bad := [bad for bad in tried(fill, self.paths, "reading images") if isinstance(bad, Bad)]:
                 refuse(bad, len(self), self.advice)

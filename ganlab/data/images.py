@@ -103,9 +103,10 @@ def as_channels(x: Tensor, channels: int) -> Tensor:
     return (x * luma).sum(1, keepdim=True).round().to(torch.uint8)
 
 
-def cover(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Scales uint8 images (bicubic, antialiased) so that they cover `size`, and crops the centre. Of a strip, all but
-    the middle is cut off first: scaled whole, it might not fit into memory."""
+def cover(x: Tensor, size: Sequence[int], smooth: bool = True) -> Tensor:
+    """Scales uint8 images (bicubic, antialiased; or not `smooth`, as class numbers need it) so that they cover `size`,
+    and crops the centre. Of a strip, all but the middle is cut off first: scaled whole, it might not fit into memory.
+    """
     h, w = x.shape[-2:]
     if (h, w) == tuple(size):
         return x
@@ -115,5 +116,6 @@ def cover(x: Tensor, size: Sequence[int]) -> Tensor:
         h, w = min(h, most[0]), min(w, most[1])
         x = T.center_crop(x, [h, w])
     scaled = [max(size[0], round(h * scale)), max(size[1], round(w * scale))]
-    x = T.resize(x, scaled, interpolation=T.InterpolationMode.BICUBIC, antialias=True)
+    mode = T.InterpolationMode.BICUBIC if smooth else T.InterpolationMode.NEAREST_EXACT
+    x = T.resize(x, scaled, interpolation=mode, antialias=smooth)
     return T.center_crop(x, list(size))

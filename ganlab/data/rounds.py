@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -127,9 +127,8 @@ class DataModule(L.LightningDataModule):
             samples = chosen(samples, imbalanced(self.label_of(samples), self.imbalance))
         if self.count is None or self.count >= len(samples):
             return samples, None
-        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed_of("count")))
-        kept, left = (chosen(samples, rows.sort().values) for rows in (order[: self.count], order[self.count :]))
-        return kept, left
+        kept, left = drawn(len(samples), self.count, "count")
+        return chosen(samples, kept), chosen(samples, left)
 
     def held_out(self) -> Samples | None:
         """Samples that training never shows: those that `count` leaves out, or else the split "test" if its files are
@@ -165,14 +164,18 @@ class DataModule(L.LightningDataModule):
         key = "balanced=true" if self.balanced else f"imbalance={self.imbalance}"
         return f"data.{key} needs a set with one label for each sample, and {self.title} has none: remove the key"
 
-    def train_dataloader(self) -> "Rounds":
+    def train_dataloader(self) -> Any:
+        return self.served(self.played(), self.seed)
+
+    def served(self, samples: Samples, seed: int, window: Sequence[int] | None = None) -> "Rounds":
+        """Rounds of these samples to this process, from where the run is."""
         trainer: Any = self.trainer
-        device, samples = trainer.strategy.root_device, self.played()
+        device = trainer.strategy.root_device
         balanced = Balanced(self.label_of(samples)) if self.balanced else None
         if isinstance(samples, InMemory) and samples.real.nbytes <= self.memory * GIB:
             samples = samples.to(device)
         return Rounds(
-            samples, Order(len(samples), self.batch_size, self.seed, self.flip, balanced),
+            samples, Order(len(samples), self.batch_size, seed, self.flip, balanced), window=window,
             device=device, rank=trainer.global_rank, world=trainer.world_size, workers=self.workers,
             start=getattr(trainer.lightning_module, "rounds", 0), at_once=self.rounds, events=self.events,
         )  # fmt: skip
@@ -208,9 +211,16 @@ def chosen(samples: Samples, rows: Tensor) -> Samples:
     return Chosen(samples, rows)
 
 
+def drawn(total: int, count: int, purpose: str) -> tuple[Tensor, Tensor]:
+    """(`count` of `total` rows, the others): a choice that is the same in every run, in order."""
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed_of(purpose)))
+    return order[:count].sort().values, order[count:].sort().values
+
+
 class Order:
-    """Which samples, and which of them mirrored, make up round r. Epochs follow one another without a gap, so that a
-    round may hold the end of one and the beginning of the next, and a set smaller than a batch works too.
+    """Which samples, which of them mirrored, and where each is cut, make up round r. Epochs follow one another without
+    a gap, so that a round may hold the end of one and the beginning of the next, and a set smaller than a batch works
+    too.
 
     count      samples of the set: an epoch shows each once
     balanced   what an epoch shows instead
@@ -221,23 +231,24 @@ class Order:
         self.batch_size, self.seed, self.flip, self.balanced = batch_size, seed, flip, balanced
         self._epoch = lru_cache(maxsize=3)(self._shuffled)
 
-    def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor]:
+    def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
         order = torch.randperm(self.count, generator=generator)
         if self.balanced:
             order = self.balanced.epoch(generator)[order]
-        return order, torch.rand(self.count, generator=generator) < (0.5 if self.flip else 0.0)
+        mirrored = torch.rand(self.count, generator=generator) < (0.5 if self.flip else 0.0)
+        return order, mirrored, torch.rand(self.count, 2, generator=generator)
 
-    def round(self, number: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """(indices, whether mirrored) of these rows of the whole run's batch."""
+    def round(self, number: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+        """(indices, whether mirrored, [n, 2] in [0, 1): where between top and bottom, left and right a window is cut)
+        of these rows of the whole run's batch."""
         start, pieces = number * self.batch_size, []
         stop = start + self.batch_size
         for epoch in range(start // self.count, (stop - 1) // self.count + 1):
-            order, mirrored = self._epoch(epoch)
             piece = slice(max(start - epoch * self.count, 0), min(stop - epoch * self.count, self.count))
-            pieces.append((order[piece], mirrored[piece]))
-        order, mirrored = (torch.cat(p)[rows] for p in zip(*pieces, strict=True))
-        return order, mirrored
+            pieces.append([part[piece] for part in self._epoch(epoch)])
+        order, mirrored, corner = (torch.cat(p)[rows] for p in zip(*pieces, strict=True))
+        return order, mirrored, corner
 
 
 class Rounds:
@@ -247,6 +258,7 @@ class Rounds:
     start      number of the first round
     events     kimg periods after which somebody wants to act: no list goes past a multiple of one
     rank, world   this process serves its rows of each batch of `order`
+    window     (height, width) that is cut out of each sample at random; None: all of it
     """
 
     def __init__(
@@ -261,8 +273,9 @@ class Rounds:
         at_once: int = 1,
         events: Sequence[float] = (),
         workers: int = 0,
+        window: Sequence[int] | None = None,
     ):
-        self.samples, self.order, self.device, self.start = samples, order, device, start
+        self.samples, self.order, self.device, self.start, self.window = samples, order, device, start, window
         self.at_once, self.events, self.workers = at_once, events, workers
         share = order.batch_size // world
         self.rows = slice(rank * share, (rank + 1) * share)
@@ -286,8 +299,11 @@ class Rounds:
     def _served(self) -> Iterator[dict[str, Tensor]]:
         number = self.start
         for batch in self._taken():
-            _, mirrored = self.order.round(number, self.rows)
-            yield as_input({k: v.to(self.device, non_blocking=True) for k, v in batch.items()}, mirrored)
+            _, mirrored, corner = self.order.round(number, self.rows)
+            batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+            if self.window is not None:
+                batch["real"] = cut(batch["real"], corner, self.window)
+            yield as_input(batch, mirrored)
             number += 1
 
     def _taken(self) -> Iterator[dict[str, Tensor]]:
@@ -334,11 +350,37 @@ class _Taking(Dataset):
             return str(error)
 
 
+class Together:
+    """Several sets served side by side: {name: what that set's rounds hold as "real"}."""
+
+    def __init__(self, parts: Mapping[str, Rounds]):
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return 1 << 40
+
+    def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
+        for lists in zip(*self.parts.values(), strict=True):
+            yield [
+                {name: batch["real"] for name, batch in zip(self.parts, batches, strict=True)}
+                for batches in zip(*lists, strict=True)
+            ]
+
+
+def cut(x: Tensor, corner: Tensor, window: Sequence[int]) -> Tensor:
+    """A window of each x [N, ..., H, W]; corner [N, 2] in [0, 1): where it lies, from top to bottom and left to right.
+    Of images of other sizes it is at the same place in proportion."""
+    room = torch.tensor([have - wanted + 1 for have, wanted in zip(x.shape[-2:], window, strict=True)])
+    at = (corner * room).long().tolist()
+    return torch.stack([t[..., i : i + window[0], j : j + window[1]] for t, (i, j) in zip(x, at, strict=True)])
+
+
 def as_input(batch: dict[str, Tensor], mirrored: Tensor | None = None) -> dict[str, Tensor]:
-    """uint8 images become float in [-1, 1], mirrored left to right where `mirrored`; other tensors stay as they are."""
+    """Of what is uint8, images [N, C, H, W] become float in [-1, 1] and maps of classes [N, H, W] int64, mirrored left
+    to right where `mirrored`; other tensors stay as they are."""
     x = batch["real"]
     if x.dtype == torch.uint8:
         if mirrored is not None and mirrored.any():
-            x = torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(-1), x)
-        x = x.to(torch.get_default_dtype()).div_(127.5).sub_(1)
+            x = torch.where(mirrored.to(x.device).view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+        x = x.to(torch.get_default_dtype()).div_(127.5).sub_(1) if x.dim() == 4 else x.long()
     return {**batch, "real": x}
