@@ -19,6 +19,11 @@ class OfImages(nn.Module):
 
     def check(self, gan: Any) -> None:
         """Refuses a game whose D sees anything else, by playing two samples of it."""
+        if getattr(gan.task, "conditional", False):
+            raise ValueError(
+                f"augment: {type(self).__name__} changes what G made, and D compares it with what G started "
+                "from, which stays: use augment=[], augment=[noise], or task.conditional=false"
+            )
         if not hasattr(gan.task, "draw"):
             return
         with torch.no_grad():

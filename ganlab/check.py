@@ -41,7 +41,7 @@ def check(cfg: DictConfig, model: str, overrides: list[str]) -> dict[str, Any]:
     from ganlab.checks import check_targets
     from ganlab.files import write_text
     from ganlab.report import relative
-    from ganlab.settings import drop_settings_of_what_was_removed, made
+    from ganlab.settings import complete, drop_settings_of_what_was_removed, made
 
     own = {key: cfg[key] for key in limits.CHECK}
     with open_dict(cfg):
@@ -62,8 +62,8 @@ def check(cfg: DictConfig, model: str, overrides: list[str]) -> dict[str, Any]:
     if root is not None and data.size is None and len(train.sizes) > 1:
         cfg.data.size = first["size"]
     facts, told["problem"] = facts_of(cfg, train, first["size"])
+    facts = complete(cfg, facts)
     with open_dict(cfg):
-        cfg.data.update(facts)
         if cfg.g_steps is not None:
             cfg.max_kimg = cfg.g_steps * cfg.n_critic * cfg.data.batch_size / 1000
     settings: Any = OmegaConf.to_container(cfg, resolve=True)

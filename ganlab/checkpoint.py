@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ganlab import sharing
 from ganlab.files import atomic
 from ganlab.networks import normalise
-from ganlab.phase import micro, wrap
+from ganlab.phase import full, micro, size, wrap
 from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
 from ganlab.untrusted import build, check_content, check_room, described
 
@@ -251,7 +251,7 @@ class Sampler(nn.Module):
             raise ValueError(f"checkpoint={path} does not say what its generator is")
         models = ("ganlab.models", *trust)
         kind, arguments = described(config["generator"], models, "generator")
-        task = build(config["task"], ("ganlab.tasks", *trust), "task")
+        task = build(config["task"], ("ganlab.tasks", "ganlab.degrade", *trust), "task")
         try:
             with torch.random.fork_rng(devices=[]):
                 check_room(kind, arguments, state)
@@ -340,3 +340,12 @@ class Sampler(nn.Module):
     def generate(self, start: int, n: int, seed: int = 0, cond: Any = None) -> Any:
         """Samples start .. start + n - 1; sample i depends on (seed, i) alone."""
         return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device, self.dtype), cond))
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Any, start: int = 0, seed: int = 0) -> dict[str, Any]:
+        """What `GAN.reconstruct` gives of a data batch."""
+        prepared = self.task.prepare(
+            batch, IndexedRNG(seed, range(start, start + size(batch)), self.device, self.dtype)
+        )
+        fake, real = self.task.play(self.G, prepared)
+        return {"inputs": prepared.inputs, "real": real, "fake": full(wrap(fake).fake), "cond": prepared.cond}

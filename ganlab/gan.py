@@ -176,10 +176,10 @@ class GAN(L.LightningModule):
         return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device, self.dtype), cond))
 
     @torch.no_grad()
-    def reconstruct(self, batch: Any, seed: int = 0) -> dict[str, Data]:
-        """What G_ema makes of a data batch, for tasks whose G starts from data."""
-        prepared = self.task.prepare(batch, BatchRNG(seed, size(batch), slice(None), self.device))
-        fake, real = self.task.play(self.G_ema.eval(), prepared)
+    def reconstruct(self, batch: Any, start: int = 0, seed: int = 0) -> dict[str, Data]:
+        """What G_ema makes of a data batch, for tasks whose G starts from data: samples start, start + 1, ..."""
+        drawn = IndexedRNG(seed, range(start, start + size(batch)), self.device, self.dtype)
+        fake, real = self.task.play(self.G_ema.eval(), prepared := self.task.prepare(batch, drawn))
         return {"inputs": prepared.inputs, "real": real, "fake": full(wrap(fake).fake), "cond": prepared.cond}
 
     # ------------------------------------------------------------------------------------------------------- around it

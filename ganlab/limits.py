@@ -44,11 +44,13 @@ COUNT, CHANNELS = Range(1, 10**9), Range(1, 1 << 16)
 # arguments of ganlab's own classes, and keys, by their last name: where a name is missing, any finite number will do
 NAMES = {
     CHANNELS: "width z_dim w_dim code_dim embed shared codes features",
-    Range(1, 10_000): """depth blocks expansion group pack pieces steps n_critic rounds rows columns samples directions
+    Range(
+        1, 10_000
+    ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep""",
     Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks preview",
-    COUNT: """classes capacity test count epochs interval splits subsets k k_coverage g_steps n labelled modes starts
-        attention""",
+    COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
+        starts attention""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
@@ -56,7 +58,7 @@ NAMES = {
         minutes""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory standing noise seconds pixels class_weights label purge_step""",
-    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter",
+    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
     Range(0, 1, below=True): "betas dropout",
     Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
@@ -64,6 +66,7 @@ NAMES = {
     Range(1, 4): "channels source_channels",
     Range(2, 1 << 16): "categories",
     Range(2, 255): "map_classes",
+    Range(1, 100): "quality",
     Range(0, 255): "palette",
     Range(0, (1 << 16) - 1): "void",
     Range(4, 8192): "size",

@@ -1,7 +1,7 @@
 """From a composed config to settings (plain values) and from settings to objects; what the entries share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,8 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if "_target_" not in cfg.data:
         raise ValueError(f"data: no set was chosen; there are {', '.join(sorted(groups()['data']))}")
     data = made(OmegaConf.to_container(cfg.data, resolve=True))
-    facts = data.facts()
+    facts = complete(cfg, data.facts())
     with open_dict(cfg):
-        cfg.data.update(facts)
         if cfg.g_steps is not None:
             cfg.max_kimg = cfg.g_steps * cfg.n_critic * cfg.data.batch_size / 1000
             print(f"g_steps={cfg.g_steps:,} moves of G are max_kimg={cfg.max_kimg:,}")
@@ -77,6 +76,17 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
         for extractor in extractors:
             extractor.prepare(data)
     return settings
+
+
+def complete(cfg: DictConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes into cfg.data what the data know, and what the task makes of that; returns both."""
+    told = dict(facts)
+    with open_dict(cfg):
+        cfg.data.update(told)
+        if hasattr(hydra.utils.get_object(cfg.task._target_), "facts"):
+            told |= made(OmegaConf.to_container(cfg.task, resolve=True)).facts(told)
+            cfg.data.update(told)
+    return told
 
 
 def callbacks_and_loggers(settings: dict[str, Any]) -> tuple[list[Any], list[Any]]:

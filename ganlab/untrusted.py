@@ -44,14 +44,20 @@ def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def build(config: Any, allowed: Sequence[str], what: str) -> Any:
-    """The object that a stored config describes, see `described`.
+    """The object that a stored config describes, see `described`; its arguments may be such objects, of plain values.
 
     Raises:
         ValueError: the config names anything else, or the class can't be called so
     """
-    kind, arguments = described(config, allowed, what)
+    nested = (
+        {k for k, v in config.items() if isinstance(v, Mapping) and "_target_" in v}
+        if isinstance(config, Mapping)
+        else ()
+    )
+    parts = {k: described(config[k], allowed, f"{what}.{k}") for k in nested}
+    kind, arguments = described({k: v for k, v in config.items() if k not in parts} if parts else config, allowed, what)
     try:
-        return kind(**arguments)
+        return kind(**arguments, **{k: part(**given) for k, (part, given) in parts.items()})
     except ValueError:
         raise
     except Exception as error:

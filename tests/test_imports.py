@@ -66,6 +66,11 @@ def test_callbacks_know_metrics_and_checkpoints(file):
     )
 
 
+def test_degradations_know_random_numbers_only():
+    assert within(own(FILES["degrade.py"]), *LEAVES)
+    assert outside(FILES["degrade.py"]) <= {"torch", "torchvision"}
+
+
 def test_leaves_import_nothing_of_ganlab():
     for leaf in LEAVES:
         assert own(FILES[leaf.removeprefix("ganlab.") + ".py"]) == set()

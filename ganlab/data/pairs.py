@@ -171,9 +171,11 @@ class Pairs(DataModule):
         return self._shapes[side]
 
     def facts(self) -> dict[str, Any]:
-        """What networks must know: shape [C, H, W] of what G makes, and inputs, of what it starts from."""
+        """What networks must know: shape [C, H, W] of what G makes, and inputs, of what it starts from; whether the
+        first are maps of classes, and whether the two go together."""
+        shapes = {"shape": list(self.shape("real")), "inputs": list(self.shape("inputs"))}
         labels = {"classes": None, "class_names": None, "frequencies": None, "several": False}
-        return {"shape": list(self.shape("real")), "inputs": list(self.shape("inputs")), **labels}
+        return {**shapes, **labels, "maps": isinstance(self, LabelMaps), "partners": self.PARTNERS}
 
     # ----------------------------------------------------------------------------------------------------- the samples
 
