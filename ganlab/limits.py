@@ -48,7 +48,7 @@ NAMES = {
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep""",
-    Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks preview",
+    Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks preview border",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
         starts attention""",
     Range(2, 10**9): "n_real subset_size",

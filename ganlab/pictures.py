@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -26,6 +27,20 @@ def save_sheet(pictures: Tensor, path: Path, columns: int, padding: int = 1) -> 
     with atomic(path) as file:
         save_image(grid, file, format="png")
     return grid
+
+
+def beside(*parts: Tensor) -> Tensor:
+    """[n, C, H, W] each, in [-1, 1] -> [n * parts, C, H, W]: the first of each, then the second of each, ... at the
+    size of the largest, with as many channels as the most have."""
+    size = max(x.shape[2:] for x in parts)
+    channels = max(3 if x.shape[1] == 2 else x.shape[1] for x in parts)
+    alike = []
+    for x in parts:
+        x = F.interpolate(x.float(), size) if x.shape[2:] != size else x.float()
+        x = x[:, :1] if x.shape[1] == 2 else x
+        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 and channels > 1 else x
+        alike.append(torch.cat([x, x.new_ones(len(x), channels - x.shape[1], *size)], 1))
+    return torch.stack(alike, 1).flatten(0, 1)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 import yaml
 from composing import composed, group
 from lightning.pytorch.strategies import DDPStrategy
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from play import trainer
 
 from ganlab import launch
@@ -19,26 +19,33 @@ from ganlab.callbacks.curves import LogCurves
 from ganlab.callbacks.watchdog import Watchdog
 from ganlab.checkpoint import sync_buffers
 from ganlab.conf import CONF
-from ganlab.data.rounds import InMemory
+from ganlab.data.pairs import Sides
+from ganlab.data.rounds import DataModule, InMemory, Together
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
-from ganlab.settings import build, drop_settings_of_what_was_removed, made
+from ganlab.settings import build, complete, drop_settings_of_what_was_removed, made
 
 SIZES = [(1, 16, 16), (3, 32, 32), (3, 16, 24)]
 
 
 def tiny(model, shape=(1, 16, 16), *overrides):
     cfg = composed(f"model={model}", "experiment=tiny", *overrides)
-    with open_dict(cfg):
-        cfg.data.update({"shape": list(shape), "classes": 10, "class_names": None, "frequencies": None})
+    facts = {"classes": 10, "class_names": None, "frequencies": None, "several": False}
+    complete(cfg, {"shape": list(shape), "inputs": list(shape), **facts})
     drop_settings_of_what_was_removed(cfg, overrides)
     return build(OmegaConf.to_container(cfg, resolve=True))
 
 
 def rounds(n, shape, size=8):
     generator = torch.Generator().manual_seed(0)
-    make = lambda: {"real": torch.rand(size, *shape, generator=generator) * 2 - 1, "label": torch.arange(size) % 10}
-    return [make() for _ in range(n)]
+    image = lambda: torch.rand(size, *shape, generator=generator) * 2 - 1
+    rounds = [{"real": image(), "label": torch.arange(size) % 10} for _ in range(n)]
+    return [batch | {"inputs": -batch["real"]} for batch in rounds]  # a paired model's, and others do not look at them
+
+
+def samples(gan, n, shape):
+    """n of G_ema's, from noise or from images."""
+    return gan.generate(0, n) if hasattr(gan.task, "draw") else gan.reconstruct(rounds(1, shape, n)[0])["fake"]
 
 
 def play(gan, n, shape, **kwargs):
@@ -71,7 +78,7 @@ def test_both_players_and_the_average_move(model, precision):
 @pytest.mark.parametrize("model", group("model"))
 def test_every_size_and_channel_count(model, shape):
     gan = play(tiny(model, shape), 1, shape)
-    x = gan.generate(0, 5)
+    x = samples(gan, 5, shape)
     assert x.shape == (5, *shape)
     assert x.abs().max() <= 30  # of order 1, also where no tanh bounds it
 
@@ -80,18 +87,31 @@ def test_every_size_and_channel_count(model, shape):
 def test_the_first_output_is_sane(model):
     """Before training: samples differ, none is saturated, D's logits are of order 1."""
     gan = tiny(model)
-    x = gan.generate(0, 16)
+    x = samples(gan, 16, (1, 16, 16))
     assert x.std(0).mean() > 1e-4
     assert x.abs().max() > 1 or (x.abs() > 0.999).float().mean() < 0.5  # some models have no tanh
     assert x.std() < 5
     if gan.D is None:
         return
-    label = torch.arange(16) % 10 if gan.task.classes else None
-    batch = gan.task.prepare({"real": x, "label": torch.arange(16) % 10}, IndexedRNG(0, range(16)))
+    batch = gan.task.prepare({"real": x, "inputs": -x, "label": torch.arange(16) % 10}, IndexedRNG(0, range(16)))
     shown, _ = gan.task.play(gan.G_ema, batch)  # as the task shows it to D: perhaps with more than the image
     shown = wrap(shown).fake
-    logits = gan.D(shown) if label is None else gan.D(shown, label)
+    logits = gan.D(shown) if batch.cond is None else gan.D(shown, batch.cond)
     assert getattr(logits, "logits", logits).abs().max() < 100
+
+
+class Kept:
+    """Samples of some rounds."""
+
+    def __init__(self, rounds):
+        self.all = {key: torch.cat([batch[key] for batch in rounds]) for key in rounds[0]}
+        self.real, self.label = self.all["real"], self.all["label"]
+
+    def __len__(self):
+        return len(self.real)
+
+    def take(self, indices):
+        return {key: value[indices] for key, value in self.all.items()}
 
 
 class Few(L.LightningDataModule):
@@ -102,10 +122,10 @@ class Few(L.LightningDataModule):
         self.data = data
 
     def played(self):
-        return InMemory(*(torch.cat([batch[k] for batch in self.data[:4]]) for k in ("real", "label")))
+        return Kept(self.data[:4])
 
     def held_out(self):
-        return InMemory(*(torch.cat([batch[k] for batch in self.data[-4:]]) for k in ("real", "label")))
+        return Kept(self.data[-4:])
 
     def train_dataloader(self):
         return torch.utils.data.DataLoader(self.data, batch_size=None)
@@ -184,13 +204,30 @@ def test_every_model_resumes_bit_for_bit_on_two_processes(tmp_path):
         assert found == {model: [] for model in group("model")}
 
 
+class Inverted(DataModule):
+    """Pairs of which the one is the other's negative, for a model that learns from pairs."""
+
+    def __init__(self, data):
+        super().__init__(data.batch_size, data.rounds, data.seed)
+        self.data = data
+
+    def load(self, split):
+        samples = self.data.split(split)
+        return Sides({"inputs": InMemory(255 - samples.real), "real": samples})
+
+    def train_dataloader(self):
+        return Together({name: self.served(part, self.seed) for name, part in self.split("train").parts.items()})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", group("model"))
 def test_a_healthy_run_raises_no_alarm(model, tmp_path):
     """20 kimg of digits with the shipped rules."""
     torch.manual_seed(0)
     data = made(OmegaConf.to_container(composed(f"model={model}", "experiment=tiny").data, resolve=True))
-    gan, data.events = tiny(model), [1.0]
+    if not hasattr((gan := tiny(model)).task, "draw"):
+        data = Inverted(data)
+    data.events = [1.0]
     callbacks = [LogCurves(1.0), watchdog(tmp_path, every=1.0), Budget(20)]
     trainer(callbacks=callbacks, max_epochs=-1, limit_val_batches=0).fit(gan, datamodule=data)
     path = tmp_path / "health.jsonl"

@@ -17,7 +17,8 @@ from ganlab.metrics.scores import Kept, Score
 
 
 class Evaluate(Every):
-    """Scores G_ema every `every` kimg and at the end, against the training split.
+    """Scores G_ema every `every` kimg and at the end: samples made from noise against the training split; what it makes
+    of images on the test split, or where there is none on the training split.
 
     monitor   the number that decides which checkpoint is best; None: the first
     folder    of the run, for scores.json
@@ -48,6 +49,7 @@ class Evaluate(Every):
         self.history: list[dict[str, float]] = []  # {"kimg": ..., name: ...}
         self.protocol: Protocol | None = None  # of the last entry
         self.best_checkpoint: str | None = None  # `SaveCheckpoint` wrote it
+        self.split = "train"
         self._reals: Kept | None = None
 
     # ------------------------------------------------------------------------------------------------------- Lightning
@@ -60,9 +62,13 @@ class Evaluate(Every):
         data, device = trainer.datamodule, trainer.strategy.root_device
         facts, labels = data.facts(), told_one_label(gan.task)
         classes = None if facts.get("several") else facts["classes"]
-        self.scorer.check(facts["shape"], device, len(data.split("train")), labels, classes)
+        if not hasattr(gan.task, "draw"):
+            self.split = data.unseen()
+            self.scorer.n = min(self.scorer.n, len(data.split(self.split)))
+        self.scorer.looking_at(gan, data)  # refuses scores that do not go with the task
+        self.scorer.check(facts["shape"], device, len(data.split(self.split)), labels, classes)
         if self.scorer.needs_reals:
-            self._reals = self.scorer.reals(data, "train", device)
+            self._reals = self.scorer.reals(data, self.split, device)
 
     def act(self, trainer: Any, gan: Any) -> None:
         scores, self.protocol = self.evaluate(trainer, gan)
@@ -105,9 +111,10 @@ class Evaluate(Every):
         sync_buffers(gan)
         data, scorer = trainer.datamodule, self.scorer
         shape, labels = data.facts()["shape"], told_one_label(gan.task)
-        values = scorer.score(scorer.looking_at(gan), shape, self._reals, gan.device, labels)
+        look = scorer.looking_at(gan, data.split(self.split))
+        values = scorer.score(look, shape, self._reals, gan.device, labels)
         n_real = self._reals.n if self._reals else None
-        told = (f"{data.title} train", data.fingerprint("train"), n_real)
+        told = (f"{data.title} {self.split}", data.fingerprint(self.split), n_real)
         return values, scorer.protocol("G_ema", *told, kimg=gan.seen / 1000)
 
 

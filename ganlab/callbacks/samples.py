@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ganlab.callbacks.clock import Every
 from ganlab.checkpoint import sync_buffers
-from ganlab.pictures import interpolated, save_sheet
+from ganlab.metrics.fit import as_batch
+from ganlab.metrics.scorer import chosen_of
+from ganlab.pictures import beside, interpolated, save_sheet
 
 
 class SaveSamples(Every):
@@ -17,6 +19,8 @@ class SaveSamples(Every):
     reals           once, at the start
     fakes           G_ema on the same noise each time; with labels, one row for each of the first `rows` classes
     interpolation   between pairs of that noise, along great circles
+    outputs         where G starts from images: these, what G_ema makes of them, and what it was to make, side by side;
+                    of the test split, or where there is none of the training split
 
     folder    where the files go
     rows, columns   of a grid
@@ -33,13 +37,16 @@ class SaveSamples(Every):
             n = min(
                 len(samples), 10_000 if samples.take(torch.arange(1))["real"].dim() == 2 else self.rows * self.columns
             )
-            x = samples.take(torch.arange(n))["real"]
-            self.publish(trainer, gan, "reals", gan.task.show(x / 127.5 - 1 if x.dtype == torch.uint8 else x))
+            if hasattr(gan.task, "draw"):  # otherwise each grid shows what is to be made
+                x = as_batch(samples.take(torch.arange(n)), torch.device("cpu"))["real"]
+                self.publish(trainer, gan, "reals", gan.task.show(x))
 
     def act(self, trainer: Any, gan: Any) -> None:
         sync_buffers(gan)
-        if not hasattr(gan.task, "draw") or not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero:
+            (self.fakes if hasattr(gan.task, "draw") else self.outputs)(trainer, gan)
+
+    def fakes(self, trainer: Any, gan: Any) -> None:
         classes = getattr(gan.task, "classes", None)
         cond = torch.arange(self.rows, device=gan.device).repeat_interleave(self.columns) % classes if classes else None
         n = self.rows * self.columns
@@ -51,10 +58,20 @@ class SaveSamples(Every):
                 trainer, gan, "interpolation", gan.task.show(interpolated(gan, self.rows, self.columns, self.seed))
             )
 
-    def publish(self, trainer: Any, gan: Any, name: str, pictures: Tensor) -> None:
+    def outputs(self, trainer: Any, gan: Any) -> None:
+        samples = trainer.datamodule.split(trainer.datamodule.unseen())
+        across = max(1, self.columns // 3)
+        chosen = chosen_of(len(samples), self.rows * across)
+        made = gan.reconstruct(as_batch(samples.take(chosen), gan.device), seed=self.seed)
+        pictures = beside(
+            gan.task.show_inputs(made["inputs"]), gan.task.show(made["fake"]), gan.task.show(made["real"])
+        )
+        self.publish(trainer, gan, "outputs", pictures, 3 * across)
+
+    def publish(self, trainer: Any, gan: Any, name: str, pictures: Tensor, columns: int | None = None) -> None:
         kimg = round(gan.seen / 1000)
         path = self.folder / (f"{name}.png" if name == "reals" else f"{name}_{kimg:06d}.png")
-        grid = save_sheet(pictures, path, self.columns)
+        grid = save_sheet(pictures, path, columns or self.columns)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):  # wandb
                 logger.log_image(name, [grid], step=kimg)

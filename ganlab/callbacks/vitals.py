@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ganlab.metrics.fit import as_batch
 from ganlab.phase import Data, Phase, output_of, size, wrap
 from ganlab.rng import BatchRNG, reseed, seed_of
 
@@ -73,13 +74,20 @@ class Vitals:
             seed_of("vitals"), self.world * n, slice(self.rank * n, (self.rank + 1) * n), self.device
         )
         phase = Phase(
-            "D", gan.task.prepare(as_shown(trained), rng()), gan.G, gan.D, gan.task.play, (), rng=rng(), seen=gan.seen
+            "D",
+            gan.task.prepare(as_batch(trained, self.device), rng()),
+            gan.G,
+            gan.D,
+            gan.task.play,
+            (),
+            rng=rng(),
+            seen=gan.seen,
         )
         if gan.D is not None and not getattr(gan.D, "is_autoencoder", False):  # whose logits are errors
             real, fake = opinion(phase.on_real.logits), opinion(phase.on_fake.logits)
             values["margin"] = above(real, fake)
             if self.held_out:
-                batch = gan.task.prepare(as_shown(self.held_out[turn % len(self.held_out)]), rng())
+                batch = gan.task.prepare(as_batch(self.held_out[turn % len(self.held_out)], self.device), rng())
                 other = phase.again(inputs=batch.inputs, real=batch.real, cond=batch.cond, real_cond=batch.real_cond)
                 values["overfitting"] = above(real, opinion(other.on_real.logits))
         shown = phase.fake if gan.D is not None or not hasattr(gan.task, "draw") else drawn(gan, rng())
@@ -100,18 +108,12 @@ class Vitals:
         values["duplicates"] = (nearest(apart) <= nearest(among).median() / 10).float().mean()
         if self.all is not None and self.held_out and fake.shape[1] >= LEAST:  # few numbers tell nothing
             if self.known is None:
-                parts = [as_shown({"real": x.to(self.device)})["real"] for x in self.all.split(4096)]
+                parts = [as_batch({"real": x}, self.device)["real"] for x in self.all.split(4096)]
                 self.known = torch.cat([coarse(part) for part in parts])
-                others = torch.cat([coarse(as_shown(batch)["real"]) for batch in self.held_out])
+                others = torch.cat([coarse(as_batch(batch, self.device)["real"]) for batch in self.held_out])
                 self.chance = copies(others, self.known)
             values["copies"] = copies(fake, self.known) - self.chance
         return values
-
-
-def as_shown(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As the data's loader hands it over."""
-    x = batch["real"]
-    return {**batch, "real": x.to(torch.get_default_dtype()) / 127.5 - 1 if x.dtype == torch.uint8 else x}
 
 
 def drawn(gan: Any, rng: BatchRNG) -> Data:

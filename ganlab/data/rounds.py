@@ -140,6 +140,14 @@ class DataModule(L.LightningDataModule):
         except Exception:  # a set without a test part may say so in any way
             return None
 
+    def unseen(self) -> str:
+        """The split by which to judge what G makes of images: "test", or "train" where there is no other."""
+        try:
+            self.split("test")
+        except Unavailable:
+            return "train"
+        return "test"
+
     def state_dict(self) -> dict[str, Any]:
         return {"samples": len(self.played())}
 

@@ -45,3 +45,14 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
         (net(as_floats(a)).argmax(1) == b).sum().item() for a, b in zip(x.split(500), y.split(500), strict=True)
     )
     return right / len(x)
+
+
+def as_batch(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A batch as training's loader hands it over: uint8 images as floats, uint8 maps of classes [N, H, W] as int64."""
+
+    def shown(x: Tensor) -> Tensor:
+        if x.dtype != torch.uint8:
+            return x
+        return x.long() if x.dim() == 3 else x.to(torch.get_default_dtype()) / 127.5 - 1
+
+    return {name: shown(x.to(device)) for name, x in batch.items()}

@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from ganlab.files import arrays_in, atomic, cache_folder
 from ganlab.metrics.extractors import Extractor
+from ganlab.metrics.fidelity import Compared
+from ganlab.metrics.fit import as_batch
 from ganlab.metrics.protocol import Protocol
 from ganlab.metrics.scores import ARRAYS, Given, Kept, Reads, Score, Scores, reads, short
 from ganlab.rng import IndexedRNG
@@ -56,11 +58,15 @@ class Scorer:
         self.needs_reals = any(score.reals for score in scores.values())
         self.reads = {output for score in scores.values() for output in score.reads}
         self.probing = [score for score in self.scores.values() if hasattr(score, "probe")]
+        self.comparing = {name: score for name, score in self.scores.items() if isinstance(score, Compared)}
 
     # ------------------------------------------------------------------------------------------------------------ names
 
     def name(self, key: str) -> str:
-        """fid -> fid_inception; with fewer fakes than the literature's 50,000: fid10k_inception."""
+        """fid -> fid_inception; with fewer fakes than the literature's 50,000: fid10k_inception. What compares outputs
+        with targets keeps its name, but for lpips -> lpips_vgg."""
+        if any(key in score.keys for score in self.comparing.values()):
+            return self.extractor.name if key == "lpips" else key
         standard = next(score.standard for score in self.scores.values() if key in score.keys)
         return f"{key}{'' if self.n == standard else short(self.n)}_{self.extractor.name}"
 
@@ -80,6 +86,8 @@ class Scorer:
     ) -> None:
         """Raises ValueError where a score can't be computed from such samples."""
         self.extractor.to(device).eval()
+        if "lpips" in self.comparing and not self.extractor.name.startswith("lpips"):
+            raise ValueError(f"scores.lpips looks through extractor=lpips, and this is {self.extractor.name}: set it")
         n_real = min(n_real, self.n_real or n_real) if n_real else None
         for score in self.scores.values():
             score.check(Given({}, n_real if score.reals else None, self.n, classes))
@@ -103,6 +111,8 @@ class Scorer:
         outputs = self.see(x, device)
         outputs |= {"labels": torch.zeros(2, 1, dtype=torch.int64)} if labels else {}
         outputs |= {"path": torch.zeros(2, 1, dtype=torch.float64)} if self.probing else {}
+        if self.comparing:
+            outputs |= self.compared(x.float(), x.float(), device)
         return {k: v[:0] for k, v in outputs.items()}
 
     def metric(self, nothing: dict[str, Tensor], device: torch.device, wanted: Reads | None = None) -> Scores:
@@ -117,6 +127,12 @@ class Scorer:
         images = as_shown(images).to(device)
         return named(self.extractor(images)) | ({"images": images} if "images" in self.reads else {})
 
+    def compared(self, fake: Tensor, target: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """A row for each output beside its target, of each score that asks for one."""
+        see = lambda images: named(self.extractor(images))["features"]
+        fake, target = fake.to(device), target.to(device)
+        return {o: score.compare(fake, target, see) for score in self.comparing.values() for o in score.reads}
+
     def collect(self, metric: Scores, nothing: dict[str, Tensor], look: Look, n: int, real: bool, device: Any) -> None:
         """Shows a side to the metric: this process's share of it."""
         metric.update(nothing, real, torch.zeros(0, dtype=torch.int64))
@@ -129,6 +145,7 @@ class Scorer:
             outputs = self.see(shown["real"], device)
             outputs |= {"labels": shown["label"].view(-1, 1)} if "labels" in nothing else {}
             outputs |= {"path": shown["path"]} if "path" in shown else {}
+            outputs |= self.compared(shown["real"], shown["target"], device) if "target" in shown else {}
             metric.update(outputs, real, torch.arange(first, first + count))
 
     @torch.no_grad()
@@ -194,8 +211,20 @@ class Scorer:
             values = agreed(metric.values)
         return {self.name(key): value for key, value in values.items()}
 
-    def looking_at(self, generator: Any) -> Look:
-        """Samples of a generator (a GAN or a Sampler), with their labels and what a score asks G itself."""
+    def looking_at(self, generator: Any, samples: Any = None) -> Look:
+        """Samples of a generator (a GAN or a Sampler), with their labels and what a score asks G itself.
+
+        samples   of the data, for tasks whose G starts from these: what G makes of them, beside what it was to make
+
+        Raises:
+            ValueError: a score asks for what this task has not
+        """
+        noise = hasattr(generator.task, "draw")
+        if wrong := [*self.comparing.values()] if noise else self.probing:
+            why = "has targets" if noise else "starts from noise"
+            raise ValueError(f"scores.{wrong[0].keys[0]} is for a G that {why}, and this one does not: leave it out")
+        if not noise:
+            return self.translating(generator, samples)
         see = lambda images: named(self.extractor(images))["features"]
 
         def look(first: int, count: int) -> dict[str, Tensor]:
@@ -208,12 +237,22 @@ class Scorer:
 
         return look
 
+    def translating(self, generator: Any, samples: Any) -> Look:
+        def look(first: int, count: int) -> dict[str, Tensor]:
+            rows = chosen_of(len(samples), self.n)[first : first + count]
+            batch = as_batch(samples.take(rows), generator.device)
+            made = generator.reconstruct(batch, first, self.seed)
+            return {"real": made["fake"], "target": made["real"]}
+
+        return look
+
     def protocol(
         self, fakes: str, reals: str | None = None, fingerprint: str | None = None, n_real: int | None = None,
         **more: Any,
     ) -> Protocol:  # fmt: skip
         """How the scores are made. reals: the data, also where no score compares with them."""
-        settings = {name: {"reals": score.reals, **score.settings()} for name, score in self.scores.items()}
+        against = lambda name, score: score.reals or name in self.comparing
+        settings = {name: {"reals": against(name, score), **score.settings()} for name, score in self.scores.items()}
         n_real = n_real if self.needs_reals else None
         about = self.extractor.describe()
         return Protocol(reals, fingerprint, n_real, fakes, self.n, about, settings, seed=self.seed, **more)
