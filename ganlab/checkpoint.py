@@ -338,7 +338,13 @@ class Sampler(nn.Module):
         return wrap(self.G(inputs, **self.options) if cond is None else self.G(inputs, cond, **self.options)).fake
 
     def generate(self, start: int, n: int, seed: int = 0, cond: Any = None) -> Any:
-        """Samples start .. start + n - 1; sample i depends on (seed, i) alone."""
+        """Samples start .. start + n - 1; sample i depends on (seed, i) alone.
+
+        Raises:
+            ValueError: the task does not start from noise
+        """
+        if not hasattr(self.task, "draw"):
+            raise ValueError("this generator starts from images and makes no samples from noise: use reconstruct")
         return self(*self.task.draw(IndexedRNG(seed, range(start, start + n), self.device, self.dtype), cond))
 
     @torch.no_grad()

@@ -131,6 +131,10 @@ def evaluate(settings: dict[str, Any]) -> list[dict[str, Any]]:
     if not generator and (settings["n"] or 0) > count:
         raise ValueError(f"n={settings['n']}, and there are only {count} images")
     split = settings["split"] if settings["reals"] is None else "all"
+    if generator and not hasattr(fakes.task, "draw"):
+        count = min(count, len(reals.split(split)))
+        if (settings["n"] or 0) > count:
+            raise ValueError(f"n={settings['n']}, and there are only {count} images for this generator to start from")
     results: list[dict[str, Any]] = []
     for seed in settings["seeds"]:
         scorer = Scorer(extractor, scores, settings["n"] or count, settings["n_real"], settings["batch_size"], seed)
@@ -143,7 +147,8 @@ def evaluate(settings: dict[str, Any]) -> list[dict[str, Any]]:
             reference, told = kept, (f"{reals.title} {split}", reals.fingerprint(split), kept.n if kept else None)
         elif published is not None and scorer.needs_reals:
             reference, told = published[0](extractor.describe()), (published[1], published[2], None)
-        look = scorer.looking_at(fakes) if generator else looking(fakes, scorer.n)
+        starts = reals.split(split) if reals is not None else None
+        look = scorer.looking_at(fakes, starts) if generator else looking(fakes, scorer.n)
         values = scorer.score(look, shape, reference, device, classes is not None)
         if any(math.isnan(v) for v in values.values()):
             raise ValueError(
@@ -209,6 +214,10 @@ def opened(settings: dict[str, Any], data: Any, device: Any) -> tuple[Any, list[
     if settings["standing"]:
         sampler.standing(settings["standing"], settings["batch_size"])
     classes = None if getattr(sampler.task, "several", False) else getattr(sampler.task, "classes", None)
+    if not hasattr(sampler.task, "draw"):
+        if data is None:
+            raise ValueError(f"fakes={what} starts from images: say which, as in data=side_by_side split=test")
+        return sampler, data.facts()["shape"], None
     return sampler, list(sampler.generate(0, 1).shape[1:]), classes
 
 

@@ -194,7 +194,7 @@ def finish(trainer: Any, gan: Any, settings: Mapping[str, Any], folder: str, ove
                 logger.save()
             elif hasattr(logger, "log_image"):  # wandb
                 logger.log_hyperparams(hyperparameters(settings))
-        print("\n" + summary(result, folder))
+        print("\n" + summary(result, folder, hasattr(gan.task, "draw")))
     return result.get("best", float("nan"))
 
 
@@ -206,8 +206,8 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: plain(v) for k, v in values.items() if v is not None}
 
 
-def summary(result: Mapping[str, Any], folder: str) -> str:
-    """The last words of a run."""
+def summary(result: Mapping[str, Any], folder: str, noise: bool = True) -> str:
+    """The last words of a run. noise: whether its G starts from that"""
     from ganlab.metrics.protocol import Protocol
 
     here = Path(relative(folder))
@@ -228,10 +228,10 @@ def summary(result: Mapping[str, Any], folder: str) -> str:
     last, best = here / "checkpoints" / "last.ckpt", result.get("best_checkpoint")
     models = [shown for shown in (best and relative(best), str(last) if last.exists() else None) if shown]
     if models:
-        lines += [
-            ("model", ", ".join(models)),
-            ("samples", shlex.join(["python", "-m", "ganlab.sample", f"checkpoint={quoted(models[0])}"])),
-        ]
+        lines.append(("model", ", ".join(models)))
+        if noise:
+            command = ["python", "-m", "ganlab.sample", f"checkpoint={quoted(models[0])}"]
+            lines.append(("samples", shlex.join(command)))
     boarded = (here / "tensorboard").is_dir()
     lines.append(("curves", f"tensorboard --logdir {here}" if boarded else str(here / "metrics.csv")))
     return "\n".join(f"{name:<9} {text}" for name, text in lines)

@@ -307,9 +307,9 @@ class Restore(Translate):
     degradation   (images, rng) -> what is left of them (`ganlab.degrade`)
     """
 
-    def __init__(self, degradation: Any, conditional: bool = False):
+    def __init__(self, degradation: nn.Module, conditional: bool = False):
         super().__init__(conditional)
-        self.degradation = degradation
+        self.degradation: Any = degradation
 
     def facts(self, known: Mapping[str, Any]) -> dict[str, Any]:
         if len(known["shape"]) != 3 or known.get("maps"):

@@ -103,9 +103,12 @@ class Again:
 
 
 def made_batch(facts: Mapping[str, Any], n: int) -> dict[str, Tensor]:
-    """Reals of noise, with labels where the data have some."""
+    """Reals of noise, with labels, or partners, where the data have some."""
     generator, classes = torch.Generator().manual_seed(0), facts["classes"]
-    batch = {"real": torch.rand(n, *facts["shape"], generator=generator) * 2 - 1}
+    image = lambda shape: torch.rand(n, *shape, generator=generator) * 2 - 1
+    batch = {name: image(facts[key]) for name, key in (("real", "shape"), ("inputs", "inputs")) if key in facts}
+    if facts.get("maps"):
+        batch["real"] = batch["real"].argmax(1)
     if classes and facts.get("several"):
         batch["label"] = torch.randint(2, (n, classes), generator=generator).float()
     elif classes:

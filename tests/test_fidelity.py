@@ -6,18 +6,21 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics
-from composing import run
+from composing import composed, run
 from made import noise_images
 from PIL import Image
 from torch import nn
 
 from ganlab.callbacks.samples import SaveSamples
+from ganlab.checkpoint import Sampler
 from ganlab.data.pairs import Sides
 from ganlab.data.rounds import InMemory
+from ganlab.evaluate import evaluate, resolved
 from ganlab.metrics.extractors import Own, Pixels
 from ganlab.metrics.fidelity import L1, LPIPS, PSNR, SSIM, Segmentation
 from ganlab.metrics.protocol import Protocol
 from ganlab.metrics.scorer import Scorer
+from ganlab.metrics.scores import Kept
 from ganlab.pictures import beside
 from ganlab.rng import IndexedRNG
 from ganlab.tasks import Generate, Translate
@@ -117,8 +120,6 @@ def test_maps_are_scored_as_by_torchmetrics():
     rows = torch.cat(
         [score.compare(ones(guess)[i], ones(right)[i] * ~void[i][:, None], None) for i in ([0, 1], [2, 3, 4])]
     )
-    from ganlab.metrics.scores import Kept
-
     values = score(Kept(), Kept(5, {"confusion_rows": rows}))
     target = torch.where(void, 255, right)
     counted = {"num_classes": 4, "ignore_index": 255}
@@ -170,6 +171,25 @@ def test_a_run_writes_scores_of_the_test_pairs_and_a_grid(tmp_path, monkeypatch)
     assert grid.shape[:2] == (2 * 17 + 1, 6 * 17 + 1)
     inputs, targets = (grid[1:17, 1 + 17 * i : 17 + 17 * i].astype(int) for i in (0, 2))
     assert np.abs(inputs + targets - 255).max() <= 1
+
+
+def test_a_checkpoint_is_scored_as_the_run_scored_it(tmp_path, monkeypatch):
+    """`ganlab.evaluate` of the last checkpoint gives the numbers that stand in result.json, of the same protocol."""
+    monkeypatch.setenv("GANLAB_CACHE", str(tmp_path / "cache"))
+    data = ["data=side_by_side", f"data.root={facades(tmp_path / 'pairs')}", "data.test=4"]
+    run(tmp_path / "run", "model=pix2pix", *data, *SMALL, "metrics.every=1")
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    scores = ["scores=[psnr,ssim,l1]", "extractor=pixels", "accelerator=cpu"]
+    given = resolved(composed(f"fakes={checkpoint}", *data, *scores, "split=test", name="evaluate"))
+    (found,) = evaluate(given)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert found["scores"] == pytest.approx({k: v for k, v in result["scores"].items() if k != "kimg"})
+    told = [Protocol.read(x["protocol"]) for x in (found, result)]
+    assert told[0].id("psnr") == told[1].id("psnr")
+    with pytest.raises(ValueError, match="starts from images: say which"):
+        evaluate(resolved(composed(f"fakes={checkpoint}", *scores, f"reals={tmp_path / 'pairs'}", name="evaluate")))
+    with pytest.raises(ValueError, match="starts from images and makes no samples from noise"):
+        Sampler.load(checkpoint).generate(0, 1)
 
 
 def test_any_set_can_be_repaired(tmp_path, monkeypatch):

@@ -508,7 +508,8 @@ def put(node, path, value):
         [],
         ["data=folder", "model=stylegan2_ada", "optimizer=sgd"],
         ["data=toy", "model=mlp", "loss=unrolled", "augment=noise", "lr_schedule=cosine", "optimizer=rmsprop"],
-        ["data=label_maps"],
+        ["data=label_maps", "model=pix2pix", "scores=[psnr,ssim,lpips,segmentation]"],
+        ["model=pix2pix", "task=inpaint_free"],
         [
             "model=infogan",
             "+terms=[gp,cr,lecam,path_length]",
