@@ -45,8 +45,8 @@ class Gate:
 class GateCallback(L.Callback):
     """The gate in a run of ganlab: `+callbacks.gate={_target_: benchmarks.race.GateCallback}`."""
 
-    def __init__(self) -> None:
-        self.gate, self.rounds = Gate(), 0
+    def on_train_start(self, trainer: Any, gan: Any) -> None:
+        self.gate, self.rounds = Gate(), gan.rounds
 
     def on_train_batch_end(self, trainer: Any, gan: Any, *_: Any) -> None:
         self.gate.passed(gan.rounds - self.rounds)

@@ -114,7 +114,10 @@ def build(settings: dict[str, Any]) -> Any:
             raise ValueError(f"networks.{player}: this model has no {name}")
         if settings["finetune"] and changes.get("init"):
             raise ValueError(f"networks.{player}.init and finetune: the weights come from that run; leave one out")
-    return GAN(**parts)
+    gan = GAN(**parts)
+    if (settings.get("speed") or {}).get("channels_last"):
+        gan.to(memory_format=torch.channels_last)
+    return gan
 
 
 def made(node: Any) -> Any:
