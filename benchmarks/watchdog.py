@@ -4,6 +4,7 @@ The default run, or the one that the overrides describe, for 20 kimg, without sc
 """
 
 import sys
+import tempfile
 import time
 
 import lightning as L
@@ -30,7 +31,7 @@ class Clock(L.Callback):
 def main(overrides: list[str]) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=CONF):
         cfg = compose("train", ["metrics.enabled=false", *overrides, "hydra.run.dir=unused"], return_hydra_config=True)
-    cfg.hydra.runtime.output_dir = "/tmp/ganlab-watchdog"
+    cfg.hydra.runtime.output_dir = tempfile.mkdtemp()
     HydraConfig.instance().set_config(cfg)
     settings = prepare(OmegaConf.create({k: v for k, v in OmegaConf.to_container(cfg).items() if k != "hydra"}))
     gan, data = build(settings), made(settings["data"])

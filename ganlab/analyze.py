@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ganlab.conf import CONF, cache
+from ganlab.limits import ANALYZE, check_values
 
 OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
 
@@ -22,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "checkpoint"):
         sys.exit("error: checkpoint is not set: say which one, as in checkpoint=outputs/.../checkpoints/best.ckpt")
     try:
-        analyze(resolved(cfg))
+        analyze(resolved(cfg, ANALYZE))
     except (ValueError, Unavailable) as error:
         sys.exit(f"error: {error}")
 
@@ -39,17 +40,10 @@ def analyze(settings: dict[str, Any]) -> Path:
     from ganlab.settings import made
     from ganlab.sharing import place_beside
 
-    for key in ("n", "rows", "k", "directions", "samples", "columns", "labelled", "batch_size"):
-        if not isinstance(settings[key], int) or settings[key] < 1:
-            raise ValueError(f"{key}={settings[key]!r}: must be a whole number of at least 1")
+    check_values(settings, ANALYZE, hydra.utils.get_object)
     parts = settings["parts"]
-    if not isinstance(parts, list) or not parts or set(parts) - PARTS.keys():
+    if not parts or set(parts) - PARTS.keys():
         raise ValueError(f"parts={parts}: must be some of [{','.join(PARTS)}]")
-    for key in ("seed", "label", "n_real"):
-        if not isinstance(settings[key], int) and not (key == "n_real" and settings[key] is None):
-            raise ValueError(f"{key}={settings[key]!r}: must be a whole number")
-    if not isinstance(settings["reach"], (int, float)):
-        raise ValueError(f"reach={settings['reach']!r}: must be a number of deviations")
     check_targets("extractor", settings["extractor"], hydra.utils.get_object)
     sampler = Sampler.load(settings["checkpoint"], settings["trust"]).at(settings["device"])
     classes = getattr(sampler.task, "classes", None)

@@ -12,9 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import ganlab.train  # noqa: F401  registers what its config refers to
+from ganlab import limits
 from ganlab.conf import CONF
 
-OWN = ("output", "seconds", "columns", "classes")
 NAMED = 1000  # files of each kind in check.json, at most
 
 
@@ -43,16 +43,14 @@ def check(cfg: DictConfig, model: str, overrides: list[str]) -> dict[str, Any]:
     from ganlab.report import relative
     from ganlab.settings import drop_settings_of_what_was_removed, made
 
-    own = {key: cfg[key] for key in OWN}
+    own = {key: cfg[key] for key in limits.CHECK}
     with open_dict(cfg):
-        for key in OWN:
+        for key in limits.CHECK:
             del cfg[key]
-    if not isinstance(own["seconds"], (int, float)) or own["seconds"] < 0:
-        raise ValueError(f"seconds={own['seconds']!r}: must be a number, 0 for not at all")
-    for key in ("columns", "classes"):
-        if not isinstance(own[key], int) or own[key] < 1:
-            raise ValueError(f"{key}={own[key]!r}: must be a whole number of at least 1")
+    limits.check_values(own, limits.CHECK, hydra.utils.get_object)
     drop_settings_of_what_was_removed(cfg, overrides)
+    plain: Any = OmegaConf.to_container(cfg)
+    limits.check_values(plain, limits.TRAIN, hydra.utils.get_object)
     given: Any = OmegaConf.to_container(cfg.data, resolve=True)
     check_targets("data", given, hydra.utils.get_object)
     data = made(given)

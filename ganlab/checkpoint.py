@@ -1,11 +1,10 @@
 """Checkpoints: written whole or not at all, read without unpickling, and a generator built from one without trust."""
 
 import hashlib
-import importlib
 import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ganlab.files import atomic
 from ganlab.networks import normalise
 from ganlab.phase import micro, wrap
 from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
+from ganlab.untrusted import build, check_content, check_room, described
 
 FORMAT = 2  # 1 had no digest and no overrides
 
@@ -59,7 +59,8 @@ def digest(content: Any) -> str:
                 tell(child)
         elif isinstance(value, Tensor):
             told.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            told.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            flat = value.detach().cpu().contiguous().as_strided((value.numel(),), (1,))  # one element: any stride
+            told.update(flat.view(torch.uint8).numpy().data)
         else:
             told.update(f"{type(value).__name__}{value!r};".encode())
 
@@ -80,12 +81,6 @@ def sync_buffers(gan: Any) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
-def save(trainer: Any, path: str | Path) -> None:
-    """Everything that a run needs to go on. Every process must call it."""
-    sync_buffers(trainer.lightning_module)
-    trainer.save_checkpoint(path)
-
-
 def load(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content, read without running anything that it holds.
 
@@ -99,7 +94,8 @@ def load(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         foreign, said = "Weights only" in str(error), str(error).splitlines() or ["it is cut off"]
-        why = "it holds more than tensors and plain values, and is not opened" if foreign else said[0]
+        known = said[0] if " " in said[0] else "it is damaged, or no checkpoint"
+        why = "it holds more than tensors and plain values, and is not opened" if foreign else known
         raise ValueError(f"checkpoint={path} can't be read: {why}") from None
     about = content.get("ganlab") if isinstance(content, dict) else None
     if (
@@ -115,24 +111,13 @@ def load(path: str | Path) -> dict[str, Any]:
             f"checkpoint={path} was written by ganlab {about['version']}, newer than this one: update ganlab"
         )
     try:
-        for name, value in tensors(content):
-            if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), 1 << 20):
-                raise ValueError(f"checkpoint={path}: {name} claims to be larger than the file")
+        check_content(content, f"checkpoint={path}")
         whole = about["format"] == 1 or about.pop("digest", None) == digest(content)
     except RecursionError:
         raise ValueError(f"checkpoint={path} was not written by ganlab: it has no bottom") from None
     if not whole:
         raise ValueError(f"checkpoint={path} is damaged: its content does not fit its checksum")
     return content
-
-
-def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in a checkpoint's content, and where they are."""
-    if isinstance(node, Tensor):
-        yield path, node
-    elif isinstance(node, (Mapping, list, tuple)):
-        for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
-            yield from tensors(child, f"{path}.{key}" if path else str(key))
 
 
 def names(folder: Path) -> list[Path]:
@@ -177,82 +162,10 @@ def weights(path: str, key: str) -> dict[str, Tensor]:
     return load(find(path, key) or "")["state_dict"]
 
 
-def build(config: Any, allowed: Sequence[str], what: str) -> Any:
-    """The object that a stored config describes, see `described`.
-
-    Raises:
-        ValueError: the config names anything else, or the class can't be called so
-    """
-    kind, arguments = described(config, allowed, what)
-    try:
-        return kind(**arguments)
-    except ValueError:
-        raise
-    except Exception as error:
-        target = config["_target_"]
-        raise ValueError(f"the checkpoint's {what}, {target}, can't be made of what is stored: {error}") from None
-
-
-def described(config: Any, allowed: Sequence[str], what: str) -> tuple[type, dict[str, Any]]:
-    """(class, arguments) of a stored config; such a config is data from somebody else, not trusted.
-
-    Only a class defined in one of the `allowed` packages is accepted, with plain values.
-
-    Raises:
-        ValueError: the config names anything else
-    """
-    if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
-        raise ValueError(f"the checkpoint's {what} names no class")
-    target = config["_target_"]
-    arguments = {k: v for k, v in config.items() if k != "_target_"}
-    try:
-        simple = plain(arguments) and not any(k.startswith("_") for k in arguments)
-    except RecursionError:
-        simple = False
-    if not simple:
-        raise ValueError(f"the checkpoint's {what} ({target}) has arguments that are not plain values")
-    inside = lambda module: any(module == p or module.startswith(p + ".") for p in allowed)
-    module, _, name = target.rpartition(".")
-    refused = ValueError(
-        f"the checkpoint's {what} is {target}, which is not ganlab's own. If you trust that package and it is "
-        f"installed here, say so: trust=[{target.split('.')[0]}]"
-    )
-    if not inside(module):
-        raise refused
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"the checkpoint's {what} is {target}, which can't be found here: {error}") from None
-    if not inspect.isclass(found) or not inside(found.__module__):  # not what merely is imported there
-        raise refused
-    return found, arguments
-
-
-def check_room(kind: type, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Raises RuntimeError if a network is larger than the weights for it, without taking memory for it."""
-    try:
-        with torch.device("meta"):
-            needed = sum(p.numel() for p in kind(**arguments).parameters())
-    except Exception:  # its constructor looks at numbers, or fails: in earnest it says why
-        return
-    have = sum(v.numel() for v in state.values() if isinstance(v, Tensor))
-    if needed > have:
-        raise RuntimeError(f"it has {needed:,} numbers, and they are {have:,}")
-
-
 def reshape(net: nn.Module, config: Mapping[str, Any], player: str) -> None:
     """Gives a network the parameters that the run's changes to it brought along."""
-    if ((config.get("networks") or {}).get(player) or {}).get("spectral"):
+    if ((config.get("networks") or {}).get(player) or {}).get("spectral") is True:
         normalise(net)
-
-
-def plain(value: Any) -> bool:
-    """Whether it is made of numbers, text, None, lists and dicts alone, with no interpolation and no target in it."""
-    if isinstance(value, Mapping):
-        return all(isinstance(k, str) and k != "_target_" and plain(v) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(plain, value))
-    return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
 
 
 def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
@@ -267,7 +180,7 @@ def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Modul
         raise ValueError(f"checkpoint={path} is an exported generator, which has no discriminator")
     content = load(path)
     config = content["ganlab"]["config"]
-    if not isinstance(config, Mapping) or not config.get("discriminator"):
+    if not isinstance(config, Mapping) or not isinstance(config.get("discriminator"), Mapping):
         raise ValueError(f"checkpoint={path} has no discriminator")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -277,8 +190,8 @@ def discriminator(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Modul
         reshape(net, config, "D")
     try:
         nets[0].load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint={path}: its weights do not fit the discriminator: {error}") from None
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint={path}: its weights do not fit the discriminator: {str(error)[:1000]}") from None
     clocks = {k: v for k, v in state.items() if k.endswith("_extra_state")}  # a growing network is as far grown
     nets[1].load_state_dict({**nets[1].state_dict(), **clocks})
     return nets[0].eval().requires_grad_(False), nets[1].eval().requires_grad_(False)
@@ -345,8 +258,8 @@ class Sampler(nn.Module):
                 G = build(config["generator"], models, "generator")
                 reshape(G, config, "G")
             G.load_state_dict(state)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {error}") from None
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {str(error)[:1000]}") from None
         sampler = cls(G, task)
         sampler.kimg, sampler.card = kimg, card
         return sampler

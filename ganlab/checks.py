@@ -82,8 +82,8 @@ def check_keys(settings: Mapping[str, Any], known: Mapping[str, Collection[str]]
     """
     refuse_unknown("", settings, known[""])
     for group, node in settings.items():
-        if group in known:
-            refuse_unknown(group, node or {}, known[group])
+        if group in known and isinstance(node, Mapping):
+            refuse_unknown(group, node, known[group])
         check_targets(group, node, locate)
 
 
@@ -98,12 +98,14 @@ def check_targets(path: str, node: Any, locate: Callable[[str], Any]) -> None:
         try:
             allowed = arguments_of(locate(node["_target_"]))
         except Exception as error:
-            raise ValueError(f"{path}._target_={node['_target_']} can't be found: {error}") from None
+            raise ValueError(
+                f"{path}._target_={str(node['_target_'])[:200]} can't be found: {str(error)[:300]}"
+            ) from None
         if allowed is not None:
             refuse_unknown(path, node, {*allowed, "_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
     for key, child in node.items():
         entries = path in ("callbacks", "logger", "terms", "augment", "scores")
-        if entries and child is not None and "_target_" not in child:
+        if entries and isinstance(child, Mapping) and "_target_" not in child:
             raise ValueError(f"{path}.{key}: there is no such entry here, and a new one needs a _target_")
         check_targets(f"{path}.{key}", child, locate)
 
@@ -208,6 +210,7 @@ FREE = (
     "data.memory",
     "data.workers",
     "data.rounds",
+    "data.on_bad",  # a set without bad files is the same, and one with some was refused
     "lr_schedule.stop",
     "augment.noise.deviation.stop",
 )  # the last two follow the budget

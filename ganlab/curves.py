@@ -54,7 +54,20 @@ class Curves:
         return values
 
     def state(self) -> dict[str, Any]:
-        return {"sums": dict(self.sums), "weights": dict(self.weights), "pending": sorted(self.pending)}
+        """The sums of each process, [processes]. Every process must call it."""
+        sums = torch.stack(list(self.sums.values()))[None] if self.sums else torch.zeros(1, 0)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            everyone = [torch.empty_like(sums) for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather(everyone, sums)
+            sums = torch.cat(everyone)
+        each = {name: sums[:, i] for i, name in enumerate(self.sums)}
+        return {"sums": each, "weights": dict(self.weights), "pending": sorted(self.pending)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.sums, self.weights, self.pending = dict(state["sums"]), dict(state["weights"]), set(state["pending"])
+        """Each process takes its own sums; if their number is another now, the mean of all."""
+        rank, world = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        own = lambda each: each[rank].clone() if each.dim() and len(each) == world else each.mean()
+        self.sums = {name: own(each) for name, each in state["sums"].items()}
+        self.weights, self.pending = dict(state["weights"]), set(state["pending"])

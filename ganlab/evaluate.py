@@ -18,11 +18,11 @@ OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    from ganlab import launch
+    from ganlab import launch, limits
     from ganlab.files import Unavailable
 
     try:
-        settings = resolved(cfg)
+        settings = resolved(cfg, limits.EVALUATE)
         if settings["self_test"]:
             print(self_test(settings))
             return
@@ -36,11 +36,16 @@ def main(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The settings as plain values, completed with what only the data knows."""
-    from ganlab import checks
+def resolved(cfg: DictConfig, kinds: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The settings as plain values, completed with what only the data knows.
+
+    kinds   {key: of which kind its value must be}
+    """
+    from ganlab import checks, limits
     from ganlab.settings import made
 
+    plain: Any = OmegaConf.to_container(cfg)
+    limits.check_values(plain, kinds or {}, hydra.utils.get_object)
     if cfg.data is not None:
         given = OmegaConf.to_container(cfg.data, resolve=True)
         checks.check_targets("data", given, hydra.utils.get_object)
@@ -52,8 +57,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def check(settings: dict[str, Any]) -> None:
     """Raises ValueError for what can't work, before anything is read."""
-    from ganlab import checks, launch
+    from ganlab import checks, launch, limits
 
+    limits.check_values(settings, limits.EVALUATE, hydra.utils.get_object)
     fakes, seeds = settings["fakes"], settings["seeds"]
     if fakes is None:
         raise ValueError("fakes is not set: a checkpoint, a run's folder, a folder of images, ...: fakes=outputs/RUN")
@@ -66,24 +72,14 @@ def check(settings: dict[str, Any]) -> None:
         raise ValueError(f"fakes={fakes}: there is no such file or folder")
     if part and settings["data"] is None:
         raise ValueError(f"fakes={fakes} is a part of a data set: say which, as in data=cifar10")
-    for key, allowed in (("generator", ("G_ema", "G")), ("split", ("train", "test"))):
-        if settings[key] not in allowed:
-            raise ValueError(f"{key}={settings[key]}: must be {' or '.join(allowed)}")
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
+    if not seeds:
         raise ValueError(f"seeds={seeds}: must be a list of whole numbers, as in seeds=[0,1,2]")
-    for key in ("n", "n_real"):
-        if settings[key] is not None and (not isinstance(settings[key], int) or settings[key] < 2):
-            raise ValueError(f"{key}={settings[key]!r}: must be a whole number of at least 2, or null")
-    if not isinstance(settings["standing"], int) or settings["standing"] < 0:
-        raise ValueError(f"standing={settings['standing']!r}: must be a number of samples, 0 for none")
     if not is_generator(place) and (
         settings["truncation"] is not None or settings["standing"] or len(seeds) > 1 or settings["generator"] == "G"
     ):
         raise ValueError("truncation, standing, seeds and generator are for generators, and fakes are images")
     for group in ("extractor", "scores"):
         checks.check_targets(group, settings[group], hydra.utils.get_object)
-    if not isinstance(settings["devices"], int) or settings["devices"] < 1:
-        raise ValueError(f"devices={settings['devices']!r}: must be a number of processes, at least 1")
     gpus = launch.gpus(settings)
     if settings["accelerator"] in ("gpu", "cuda") and not gpus:
         raise ValueError("accelerator=gpu, and there is no GPU here: use accelerator=cpu")

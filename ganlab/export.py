@@ -3,26 +3,22 @@
 import hashlib
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ganlab.conf import CONF
+from ganlab.entry import run
+from ganlab.limits import check_arguments
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="export")
 def main(cfg: DictConfig) -> None:
-    if OmegaConf.is_missing(cfg, "checkpoint"):
-        sys.exit("error: checkpoint is not set: say which one, as in checkpoint=outputs/.../checkpoints/best.ckpt")
-    try:
-        export(**OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    except (ValueError, ModuleNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    run(cfg, export, checkpoint="outputs/.../checkpoints/best.ckpt")
 
 
 def export(
@@ -37,6 +33,7 @@ def export(
             images
         ModuleNotFoundError: format=onnx, and onnx, onnxscript or onnxruntime is not installed
     """
+    check_arguments("", locals(), export)
     from ganlab.checkpoint import Sampler
     from ganlab.files import atomic, write_text
     from ganlab.formats import WRITERS, inputs_of, output_of
@@ -46,10 +43,6 @@ def export(
 
     if format not in WRITERS:
         raise ValueError(f"format={format}: must be one of {', '.join(WRITERS)}")
-    if not isinstance(preview, int) or preview < 0:
-        raise ValueError(f"preview={preview!r}: must be a whole number, 0 for none")
-    if licence is not None and not isinstance(licence, str):
-        raise ValueError(f"licence={licence!r}: must be a name, as CC-BY-4.0")
     path = located(checkpoint)
     sampler = Sampler.load(path, trust or ())
     folder = Path(output).expanduser() if output else folder_of(path) or place_beside(path) / "exported" / name_of(path)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ganlab.signals import Interrupted
+from ganlab.signals import Interrupted, Passing
 
 
 class WorkerFailed(RuntimeError):
@@ -61,20 +61,22 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         Interrupted: by a signal, to this process or one of the group
         Exception: one that all processes raise alike, as `ganlab.callbacks.watchdog.Unhealthy`, is raised here as it is
     """
-    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", local_addr="127.0.0.1", max_restarts=0, start_method="spawn", monitor_interval=0.1,
+        signals_to_handle="SIGQUIT",  # at the others it would give up on the processes, which are saving
     )  # fmt: skip
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)  # it tells of each process that it stops
+    passing = Passing()
     try:
-        result = elastic_launch(config, _work)(function, arguments, processes)[0]
-    except SignalException as error:
-        raise Interrupted(int(error.sigval)) from None
+        with passing:
+            result = elastic_launch(config, _work)(function, arguments, processes)[0]
     except ChildFailedError as error:
+        if passing.asked is not None:  # before they listened
+            raise Interrupted(passing.asked) from None
         rank, failure = error.get_first_failure()
         told: Any = failure.message
         reason = told["message"] if isinstance(told, dict) else told
@@ -89,7 +91,7 @@ def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: i
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     torch.set_num_threads(max(1, cores() // processes))
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
+        os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on
     try:
         return function(*arguments)
     except Interrupted as interrupted:  # no failure: the parent ends as it was asked to

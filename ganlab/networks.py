@@ -20,7 +20,7 @@ INITS: dict[str, Callable[[Tensor], Any]] = {
 
 def alter(
     net: nn.Module, init: Literal["orthogonal", "normal", "xavier"] | None = None, spectral: bool = False,
-    dropout: float = 0.0, freeze: Sequence[str] = (), key: str = "networks.*",
+    dropout: float = 0.0, freeze: Sequence[str | int] = (), key: str = "networks.*",
 ) -> None:  # fmt: skip
     """Changes a network in place.
 

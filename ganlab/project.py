@@ -5,31 +5,24 @@ is ramped down, and the start. Its regularised noise maps are left out: G's own 
 """
 
 import math
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ganlab.conf import CONF
+from ganlab.entry import run
+from ganlab.limits import check_arguments
 
 SPACES = ("auto", "z", "w", "ws")
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="project")
 def main(cfg: DictConfig) -> None:
-    from ganlab.files import Unavailable
-
-    for key, example in (("checkpoint", "outputs/.../checkpoints/best.ckpt"), ("input", "my/picture.png")):
-        if OmegaConf.is_missing(cfg, key):
-            sys.exit(f"error: {key} is not set: say which one, as in {key}={example}")
-    try:
-        project(**OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    except (ValueError, Unavailable) as error:
-        sys.exit(f"error: {error}")
+    run(cfg, project, checkpoint="outputs/.../checkpoints/best.ckpt", input="my/picture.png")
 
 
 @dataclass(frozen=True)
@@ -137,13 +130,15 @@ def project(
         ValueError: the checkpoint can't be used, or it can't do what is asked
         Unavailable: there are no images
     """
+    check_arguments("", locals(), project)
     import numpy as np
     import torch
     from tqdm import tqdm
 
     from ganlab.checkpoint import Sampler
     from ganlab.checks import check_targets
-    from ganlab.data.folder import decode
+    from ganlab.data.decode import Bad, decode
+    from ganlab.data.folder import refuse, tried
     from ganlab.files import atomic, write_text
     from ganlab.metrics.fit import as_floats
     from ganlab.metrics.scorer import named
@@ -153,12 +148,6 @@ def project(
     from ganlab.styles import check as check_styles
     from ganlab.tables import as_csv
 
-    for key, number, least in (("steps", steps, 1), ("starts", starts, 1), ("batch_size", batch_size, 1)):
-        if not isinstance(number, int) or number < least:
-            raise ValueError(f"{key}={number!r}: must be a whole number of at least {least}")
-    for key, value in (("lr", lr), ("noise", noise), ("pixels", pixels), ("features", features)):
-        if not isinstance(value, (int, float)) or value < 0:
-            raise ValueError(f"{key}={value!r}: must be a number of at least 0")
     if space not in SPACES:
         raise ValueError(f"space={space}: must be {', '.join(SPACES)}")
     if not pixels and (extractor is None or not features):
@@ -184,7 +173,10 @@ def project(
         net = net.to(sampler.device).eval().requires_grad_(False)
         see = lambda x: named(net(x))["features"].flatten(1)
     folder = Path(output) if output else place_beside(checkpoint) / "projected" / Path(input).stem
-    targets = torch.stack([as_floats(decode(path, shape)) for path in paths]).to(sampler.device)
+    images: list[Any] = list(tried(lambda i: decode(paths[i], shape), paths, "reading images"))
+    if bad := [image for image in images if isinstance(image, Bad)]:
+        refuse(bad, len(paths))
+    targets = as_floats(torch.stack(images)).to(sampler.device)
     found = []
     batches = range(0, len(paths), batch_size)
     with tqdm(total=len(batches) * steps, desc="projecting", unit="step", disable=None) as bar:
@@ -210,21 +202,21 @@ def project(
     return folder
 
 
-def images_in(path: Path) -> list[Path]:
+def images_in(path: Path) -> Sequence[Path]:
     """The image file, or all below the folder.
 
     Raises:
         Unavailable: there are none
     """
-    from ganlab.data.folder import EXTENSIONS
+    from ganlab.data.scan import images_below
     from ganlab.files import Unavailable
 
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-    if not found:
-        raise Unavailable(f"input={path}: there is no such image, nor a folder with any")
-    return found
+    found = images_below(path)
+    if not found.names:
+        raise Unavailable(f"input={path}: there is no such image, nor a folder with any {found.told()}".rstrip())
+    return found.names
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run tells about itself: how it was made, how it went, and where everything is."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -19,11 +20,13 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from ganlab.checkpoint import NotSaved
 from ganlab.checks import flat
 from ganlab.files import Unavailable, write_text
 from ganlab.launch import WorkerFailed
+from ganlab.resume import quoted
 
 EXPECTED = (ValueError, Unavailable, WorkerFailed, NotSaved, ModuleNotFoundError)  # errors whose message is enough
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # and these: no place to write to
@@ -81,6 +84,9 @@ def git() -> dict[str, Any] | None:
     return None
 
 
+LOCKS: list[FileLock] = []  # of the runs of this process
+
+
 class Taken(ValueError):
     """The folder is not this run's: nothing may be written to it."""
 
@@ -93,6 +99,15 @@ def claim(folder: str, resume: str | None, told: dict[str, Any]) -> None:
     """
     path = Path(folder) / "run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.parent / ".lock")
+    with contextlib.suppress(NotImplementedError):  # some network file systems have none
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Taken(
+                f"{folder}: another process is training this run at the moment; wait for it or stop it"
+            ) from None
+    LOCKS.append(lock)  # until this process ends
     try:
         with open(path, "x") as file:
             json.dump(told, file, indent=1)
@@ -111,6 +126,8 @@ def inherit(folder: str, checkpoint: str | None) -> None:
         return
     if (run / "metrics.csv").is_file() and not (Path(folder) / "metrics.csv").exists():
         shutil.copy(run / "metrics.csv", folder)
+        if (run / "health.jsonl").is_file():
+            shutil.copy(run / "health.jsonl", folder)
     if (run / "tensorboard").is_dir() and not (Path(folder) / "tensorboard").exists():
         shutil.copytree(run / "tensorboard", Path(folder) / "tensorboard")
 
@@ -211,7 +228,10 @@ def summary(result: Mapping[str, Any], folder: str) -> str:
     last, best = here / "checkpoints" / "last.ckpt", result.get("best_checkpoint")
     models = [shown for shown in (best and relative(best), str(last) if last.exists() else None) if shown]
     if models:
-        lines += [("model", ", ".join(models)), ("samples", f"python -m ganlab.sample checkpoint={models[0]}")]
+        lines += [
+            ("model", ", ".join(models)),
+            ("samples", shlex.join(["python", "-m", "ganlab.sample", f"checkpoint={quoted(models[0])}"])),
+        ]
     boarded = (here / "tensorboard").is_dir()
     lines.append(("curves", f"tensorboard --logdir {here}" if boarded else str(here / "metrics.csv")))
     return "\n".join(f"{name:<9} {text}" for name, text in lines)

@@ -29,8 +29,15 @@ def go_on(arguments: Sequence[str]) -> list[str]:
     given = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     values = {key_of(a): a.partition("=")[2].strip("'\"") for a in given}
     resume, where = values.get("resume"), values.get("hydra.run.dir")
-    if resume in (None, "", "null") or {"-m", "--multirun"} & set(arguments):
+    if resume in (None, "", "null"):
         return list(arguments)
+    if {"-m", "--multirun"} & set(arguments):
+        if resume == "auto":
+            return list(arguments)
+        raise ValueError(
+            f"resume={resume} goes on with one run; a sweep goes on with its hydra.sweep.dir and resume=auto"
+        )
+    arguments = [f"resume={quoted(resume)}" if key_of(a) == "resume" else a for a in arguments]
     if resume == "auto":
         if where is None:
             raise ValueError(
@@ -83,7 +90,7 @@ def with_rollbacks(attempt: Callable[..., float], settings: Mapping[str, Any], f
     """attempt(settings, folder, story, None), and where the watchdog says so, once more from the last checkpoint, or
     from the beginning if there is none yet. Every process does the same."""
     from ganlab.callbacks.watchdog import RollBack
-    from ganlab.checkpoint import find
+    from ganlab.checkpoint import find, load
 
     back = None
     while True:
@@ -91,14 +98,16 @@ def with_rollbacks(attempt: Callable[..., float], settings: Mapping[str, Any], f
             return attempt(settings, folder, story, back)
         except RollBack as error:
             back = error.with_traceback(None)  # which holds the networks
-        settings = resumed(settings, find(folder) or settings["resume"])
+        path = find(folder) or settings["resume"]
+        settings = resumed(settings, path, load(path) if path is not None else {})
 
 
-def resumed(settings: Mapping[str, Any], path: str | None) -> dict[str, Any]:
-    """Settings that go on from this checkpoint, or None, from the beginning: loggers drop what was logged since."""
-    from ganlab.checkpoint import load
+def resumed(settings: Mapping[str, Any], path: str | None, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that go on from this checkpoint, or None, from the beginning: loggers drop what was logged since.
 
-    first = logged(load(path) if path is not None else {}) + 1
+    content   of the checkpoint, {} if there is none
+    """
+    first = logged(content) + 1
     loggers = {
         name: {**logger, "purge_step": first} if isinstance(logger, dict) and "purge_step" in logger else logger
         for name, logger in settings["logger"].items()

@@ -1,29 +1,26 @@
 """python -m ganlab.sample checkpoint=FILE: images from a trained generator."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ganlab.conf import CONF
+from ganlab.entry import run
+from ganlab.limits import check_arguments
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="sample")
 def main(cfg: DictConfig) -> None:
-    if OmegaConf.is_missing(cfg, "checkpoint"):
-        sys.exit("error: checkpoint is not set: say which one, as in checkpoint=outputs/.../checkpoints/best.ckpt")
-    try:
-        sample(**OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run(cfg, sample, checkpoint="outputs/.../checkpoints/best.ckpt")
 
 
 def sample(
-    checkpoint: str, n: int, start: int, seed: int, classes: list[int] | int | None, truncation: float | None,
-    interpolations: int, columns: int, output: str | None, batch_size: int, device: str, trust: list[str],
+    checkpoint: str, n: int, start: int, seed: int, classes: list[int | list[int]] | int | None,
+    truncation: float | None, interpolations: int, columns: int, output: str | None, batch_size: int, device: str,
+    trust: list[str],
     standing: int = 0, interpolation: str = "slerp", styles: int = 0, scale: str = "coarse",
 ) -> Path:  # fmt: skip
     """Writes the samples of a checkpoint's G_ema as PNG files, with a sheet of them and one of interpolations.
@@ -31,6 +28,7 @@ def sample(
     Raises:
         ValueError: the checkpoint can't be used, or it can't do what is asked
     """
+    check_arguments("", locals(), sample)
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -41,17 +39,6 @@ def sample(
     from ganlab.sharing import name_of, place_beside
     from ganlab.styles import check, mixed
 
-    for key, value in (("n", n), ("batch_size", batch_size), ("columns", columns)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key}={value!r}: must be a whole number of at least 1")
-    for key, value in (
-        ("start", start),
-        ("interpolations", interpolations),
-        ("styles", styles),
-        ("standing", standing),
-    ):
-        if not isinstance(value, int) or value < 0:
-            raise ValueError(f"{key}={value!r}: must be a whole number, 0 for none")
     if interpolation not in WALKS:
         raise ValueError(f"interpolation={interpolation}: must be {' or '.join(WALKS)}")
     classes = [classes] if isinstance(classes, int) else classes

@@ -1,6 +1,8 @@
 """From a composed config to settings (plain values) and from settings to objects; what the entries share."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -8,7 +10,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ganlab import checkpoint, checks, launch, resume
+from ganlab import checkpoint, checks, launch, limits, resume
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
 from ganlab.networks import alter, take_over
@@ -25,6 +27,9 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     known = known_keys(given)
     known["trainer"] |= checks.arguments_of(L.Trainer) or set()
     checks.check_keys(given, known, hydra.utils.get_object)
+    limits.check_values(given, limits.TRAIN, hydra.utils.get_object)
+    if "_target_" not in cfg.data:
+        raise ValueError(f"data: no set was chosen; there are {', '.join(sorted(groups()['data']))}")
     data = made(OmegaConf.to_container(cfg.data, resolve=True))
     facts = data.facts()
     with open_dict(cfg):
@@ -33,21 +38,24 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
             cfg.max_kimg = cfg.g_steps * cfg.n_critic * cfg.data.batch_size / 1000
             print(f"g_steps={cfg.g_steps:,} moves of G are max_kimg={cfg.max_kimg:,}")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    limits.check_values(settings, limits.TRAIN, hydra.utils.get_object)
     alone = not launch.started_by_others()
     checks.check_run(settings, launch.processes(settings["trainer"]), launch.gpus(settings["trainer"]), launch.world())
     resumed, begun = checkpoint.find(settings["resume"], folder=settings["paths"]["output"]), {}
+    if resumed is None and settings["resume"] not in (None, "auto"):
+        if (Path(settings["resume"]).expanduser() / "result.json").exists():
+            raise ValueError(f"resume={settings['resume']}: the run has ended and left no checkpoint to go on from")
+        print(f"resume={settings['resume']}: it has no checkpoint yet, and begins anew")
     if resumed is not None:
         begun = checkpoint.load(resumed)
         checks.check_resume(begun["ganlab"]["config"], settings)
+    check_weight(settings)
     gan = build(settings)
     if resumed is not None:
         resume.check_fit(gan, begun, resumed)
         gan.load_state_dict(begun["state_dict"])
     if settings["resume"] is not None:
-        for logger in settings["logger"].values():
-            if isinstance(logger, dict) and "purge_step" in logger:
-                logger["purge_step"] = resume.logged(begun) + 1
-    settings["resume"] = resumed
+        settings = resume.resumed(settings, resumed, begun)
     if settings["finetune"] and not resumed:
         try:
             lines = take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))
@@ -102,9 +110,31 @@ def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str])
                 del cfg[group][name]
 
 
+def check_weight(settings: dict[str, Any]) -> None:
+    """Refuses networks and batches that this machine has not the memory for, before they take it.
+
+    Raises:
+        ValueError: names the key
+    """
+    batch, shape = settings["data"]["batch_size"], settings["data"]["shape"]
+    limits.check_memory(f"data.batch_size={batch}", 4 * batch * math.prod(shape), f"so many samples of {shape}")
+    for key in ("generator", "discriminator"):
+        try:
+            with torch.device("meta"):  # shapes alone
+                net = made(settings[key])
+            parameters = sum(p.numel() for p in net.parameters()) if net is not None else 0
+        except (RuntimeError, AttributeError, TypeError):  # somebody's own, which needs values: `build` will tell
+            continue
+        sizes = ", ".join(f"{k}={v}" for k, v in settings[key].items() if isinstance(v, int)) if settings[key] else ""
+        told = f"its {parameters:,} parameters, their gradients and Adam's averages"
+        limits.check_memory(f"{key}: {sizes}", 16 * parameters, told)
+
+
 def build(settings: dict[str, Any]) -> Any:
     torch.manual_seed(settings["seed"])
     parts = {key: made(settings[key]) for key in sorted(checks.arguments_of(GAN) or ()) if key in settings}
+    for group in ("terms", "augment"):
+        parts[group] = {name: part for name, part in parts[group].items() if part is not None}
     for player, name in (("G", "generator"), ("D", "discriminator")):
         changes = settings["networks"].get(player) or {}
         checks.refuse_unknown(f"networks.{player}", changes, (checks.arguments_of(alter) or set()) - {"net", "key"})

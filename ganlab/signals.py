@@ -1,17 +1,21 @@
 """Signals: the first asks a run to save and end, the second ends it at once."""
 
+import contextlib
+import multiprocessing
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
 import torch
 
 HEEDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C, kill, a lost terminal, SLURM shortly before its limit
+KEPT = 1000  # turns by which a process may be behind
 CALLS = 0  # of `listen` in this process: the same number in each of a group
 
 
@@ -33,44 +37,76 @@ class Interrupted(Exception):
         text = f"ended by {signal.Signals(self.number).name}"
         if self.kimg is None or self.folder is None:
             return text
-        what = "all is saved" if self.saved else "the weights now are not finite, what was saved before stays"
+        what = "all is saved" if self.saved else "nothing was saved now, what was saved before stays"
         going_on = shlex.join(["python", "-m", "ganlab", f"resume={os.path.relpath(self.folder)}"])
         return f"{text} at {self.kimg:g} kimg; {what}. To go on:\n  {going_on}"
 
 
-class Signals:
-    """What signals ask of a run. Several processes agree on when to do it: each round is played by all or none.
-
-    Rank 0 decides at a turn what all do at the next one; as no process can finish a turn's rounds before rank 0 has
-    begun them, all of them find its word there.
-    """
+class Handlers:
+    """Signal handlers that are put back."""
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.asked: int | None = None  # the signal that came
         self.before: dict[int, Any] = {}
-        self.world = 1
 
-    def listen(self, world: int) -> None:
-        """Every process must call it, on its main thread, as often as the others."""
-        global CALLS
-        CALLS += 1
-        self.asked, self.world, self.turn, self.group = None, world, 0, f"ganlab/signals/{CALLS}"
+    def install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python's rule: only that one may
         for name in HEEDED:
             number = getattr(signal, name, None)  # Windows lacks some
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 self.before[number] = signal.signal(number, self.heed)
 
+    def restore(self) -> None:
+        while self.before:
+            signal.signal(*self.before.popitem())
+
     def heed(self, number: int, _: FrameType | None) -> None:
         if self.asked is not None:
             os._exit(128 + number)
         self.asked = number
+
+
+class Passing(Handlers):
+    """While this process waits for those that it started: signals are theirs."""
+
+    def __enter__(self) -> "Passing":
+        self.install()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.restore()
+
+    def heed(self, number: int, _: FrameType | None) -> None:
+        children = multiprocessing.active_children()
+        for child in children:
+            if child.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+        super().heed(number, _)
+        if not children:
+            raise Interrupted(number)
+
+
+class Signals(Handlers):
+    """What signals ask of a run. All its processes do the same in the same turn: what rank 0 says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = 1
+
+    def listen(self, world: int) -> None:
+        """Every process must call it, as often as the others."""
+        global CALLS
+        CALLS += 1
+        self.asked, self.world, self.turn, self.group = None, world, 0, f"ganlab/signals/{CALLS}"
+        self.install()
+
+    def heed(self, number: int, _: FrameType | None) -> None:
+        super().heed(number, _)
         if os.environ.get("RANK", "0") == "0":
             again = "Ctrl-C again" if number == signal.SIGINT else "a second signal"
             os.write(2, f"\n{signal.Signals(number).name}: saves, then ends; {again} ends at once\n".encode())
-
-    def restore(self) -> None:
-        while self.before:
-            signal.signal(*self.before.popitem())
 
     def agreed(self, wish: str | None = None) -> Any:
         """What all processes do now: the number of a signal, a wish of rank 0's, or None. Every process must call it
@@ -81,17 +117,16 @@ class Signals:
         if self.world == 1:
             return self.asked or wish
         store: Any = torch.distributed.distributed_c10d._get_default_store()
-        rank, self.turn = torch.distributed.get_rank(), self.turn + 1
-        if rank != 0 and self.asked is not None:
-            store.set(f"{self.group}/asked", str(self.asked))
-        if rank == 0:
-            if self.asked is None and store.check([f"{self.group}/asked"]):
-                self.asked = int(store.get(f"{self.group}/asked"))
-            if (decided := self.asked or wish) is not None:
-                store.set(f"{self.group}/{self.turn + 1}", str(decided))
-        now = f"{self.group}/{self.turn}"
-        word = store.get(now).decode() if store.check([now]) else None
-        return int(word) if word is not None and word.isdigit() else word
+        self.turn += 1
+        now, others = f"{self.group}/{self.turn}", f"{self.group}/asked"
+        if torch.distributed.get_rank() == 0:
+            asked = self.asked or (int(store.get(others)) if store.check([others]) else None)
+            store.set(now, str(asked or wish or ""))
+            store.delete_key(f"{self.group}/{self.turn - KEPT}")
+        elif self.asked is not None:
+            store.set(others, str(self.asked))
+        word = store.get(now).decode()  # waits for rank 0
+        return int(word) if word.isdigit() else word or None
 
 
 def requeue(interrupted: Interrupted, resume: Any) -> str | None:

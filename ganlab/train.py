@@ -86,7 +86,7 @@ def attempt(settings: dict[str, Any], folder: str, story: dict[str, Any], back: 
     from lightning.pytorch.strategies import DDPStrategy
 
     from ganlab import checkpoint, launch, report
-    from ganlab.callbacks.saving import SaveCheckpoint, StoreConfig
+    from ganlab.callbacks.saving import EndOnSignal, SaveCheckpoint, StoreConfig
     from ganlab.callbacks.watchdog import Watchdog
     from ganlab.networks import take_over
     from ganlab.settings import build, callbacks_and_loggers, made
@@ -104,9 +104,9 @@ def attempt(settings: dict[str, Any], folder: str, story: dict[str, Any], back: 
         watchdog.back = back
     callbacks.sort(key=lambda callback: isinstance(callback, SaveCheckpoint))  # last: it saves what the others did
     data.events = [callback.every for callback in callbacks if hasattr(callback, "every")]
-    store = StoreConfig(settings, story["overrides"])
+    last = [StoreConfig(settings, story["overrides"]), EndOnSignal(folder)]
     trainer = L.Trainer(
-        **given, max_epochs=-1, callbacks=[*callbacks, store], logger=loggers, default_root_dir=folder,
+        **given, max_epochs=-1, callbacks=[*callbacks, *last], logger=loggers, default_root_dir=folder,
         plugins=[checkpoint.AtomicIO()], enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, use_distributed_sampler=False,
     )  # fmt: skip

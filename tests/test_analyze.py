@@ -298,7 +298,7 @@ def test_parts_that_do_not_apply_say_why_and_the_others_go_on(tmp_path, capsys):
         (["parts=[fid]"], r"must be some of \[neighbours,directions,probe,confusion\]"),
         (["label=12"], "label=12: this generator has labels 0 to 9"),
         (["n_real=some"], "n_real='some': must be a whole number"),
-        (["k=0"], "k=0: must be a whole number of at least 1"),
+        (["k=0"], "k=0: must be a whole number from 1 to"),
         (["data=digits", "data.size=32"], r"images of \[1, 16, 16\] and the data are of \[1, 32, 32\]: set data.size"),
         (["checkpoint=nowhere.ckpt"], "there is no such file"),
     ],

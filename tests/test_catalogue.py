@@ -17,7 +17,7 @@ from ganlab import launch
 from ganlab.callbacks.clock import Budget
 from ganlab.callbacks.curves import LogCurves
 from ganlab.callbacks.watchdog import Watchdog
-from ganlab.checkpoint import save
+from ganlab.checkpoint import sync_buffers
 from ganlab.conf import CONF
 from ganlab.data.rounds import InMemory
 from ganlab.phase import wrap
@@ -163,7 +163,8 @@ def resumed_in_group(folder):
         fit(new(), whole, data[: 2 * n])
         half = new()
         fit(half, first, data[:n])
-        save(half, f"{folder}/{model}.ckpt")
+        sync_buffers(half.lightning_module)
+        half.save_checkpoint(f"{folder}/{model}.ckpt")
         fit(new(max_epochs=2), second, data[n : 2 * n], ckpt_path=f"{folder}/{model}.ckpt")
         a, b = whole.state_dict(), second.state_dict()
         equal = lambda x, y: torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y

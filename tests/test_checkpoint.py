@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
-from composing import composed
+from composing import composed, run
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
@@ -213,11 +213,15 @@ def test_the_digest_tells_values_types_and_order_apart():
     values = [
         {"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"b": 1}, {"a": [1]}, {"a": (1,)}, {"a": None}, {"a": 1, "b": 2},
         {"b": 2, "a": 1}, {"a": one}, {"a": one.double()}, {"a": one[None]}, {"a": one.flip(0)}, {"a": [[1], 2]},
+        {"a": torch.ones(1, 9)[:, 3]}, {"a": torch.ones(3, 4).T}, {"a": torch.ones(0)}, {"a": torch.ones(2).bool()},
         {"a": [1, [2]]}, {"a": {}}, {"a": []}, {"a": one.bfloat16()}, {"a": torch.tensor(1.0)}, {"a": torch.tensor(1)},
     ]  # fmt: skip
     digests = [checkpoint.digest(value) for value in values]
     assert len(set(digests)) == len(values)
     assert digests == [checkpoint.digest(copy.deepcopy(value)) for value in values]
+    assert checkpoint.digest(torch.arange(12.0).view(3, 4).T) == checkpoint.digest(
+        torch.arange(12.0).view(3, 4).T.contiguous()
+    )
 
 
 def last_of(content):
@@ -299,3 +303,18 @@ def test_truncation_where_the_generator_has_it():
     plain = sampler.generate(0, 2)
     sampler.truncate(0.5)
     assert not torch.equal(plain, sampler.generate(0, 2))
+
+
+def test_the_last_checkpoint_holds_the_last_scores(tmp_path):
+    """Also where a run ends between two scores, at a kimg at which a checkpoint is due."""
+    small = [
+        "generator.width=8",
+        "discriminator.width=8",
+        "data.batch_size=100",
+        "metrics.n=100",
+        "callbacks.samples=null",
+    ]
+    run(tmp_path, "experiment=ring", *small, "max_kimg=3", "metrics.every=2", "callbacks.checkpoint.every=1.5")
+    last, before = (load(tmp_path / "checkpoints" / f"{name}.ckpt") for name in ("last", "last-1"))
+    assert [entry["kimg"] for entry in last["callbacks"]["Evaluate"]["history"]] == [2.0, 3.0]
+    assert (last["clock"]["seen"], before["clock"]["seen"]) == (3000, 1500)

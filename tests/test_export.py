@@ -433,8 +433,8 @@ def test_weights_that_are_not_the_cards_are_refused(exported, tmp_path):
 def test_a_network_that_is_larger_than_its_weights_is_not_even_made(exported):
     """A few letters in a card must not take all memory."""
     node = json.loads((exported[0] / "card.json").read_text())["generator"]
-    with pytest.raises(ValueError, match=r"do not fit the generator: it has [\d,]{20,} numbers"):
-        ganlab.load(changed(exported[0], generator=node | {"width": 10**9}))
+    with pytest.raises(ValueError, match=r"do not fit the generator: it has [\d,]{10,} numbers"):
+        ganlab.load(changed(exported[0], generator=node | {"width": 1 << 16}))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,17 @@ def test_only_the_step_steps(file):
 
 @pytest.mark.parametrize("file", FILES)
 def test_hydra_is_for_entries_only(file):
-    entries = ("train.py", "sample.py", "evaluate.py", "project.py", "analyze.py", "export.py", "check.py", "sweep.py")
+    entries = (
+        "train.py",
+        "sample.py",
+        "evaluate.py",
+        "project.py",
+        "analyze.py",
+        "export.py",
+        "check.py",
+        "sweep.py",
+        "entry.py",
+    )
     if file not in (*entries, "settings.py"):
         assert not outside(FILES[file]) & {"hydra", "omegaconf"}
 

@@ -111,7 +111,7 @@ def test_files_of_any_size_and_mode_give_a_sheet_a_table_and_latents(saved, tmp_
         (["space=w"], "space=w: Generator has no mapping and synthesis"),
         (["space=v"], "space=v: must be auto, z, w, ws"),
         (["label=3"], "label=3: this generator is told none"),
-        (["steps=0"], "steps=0: must be a whole number of at least 1"),
+        (["steps=0"], "steps=0: must be a whole number from 1 to 10000"),
         (["lr=-1"], "lr=-1: must be a number"),
         (["pixels=0"], "leaves nothing to go by"),
         (["extractor=classifier"], "extractor=classifier learns from images of one class"),

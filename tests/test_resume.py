@@ -117,6 +117,15 @@ def test_curves_go_on_from_where_the_checkpoint_was_written(tmp_path):
         ]  # fmt: skip
 
 
+def test_what_is_logged_at_one_kimg_is_one_row(tmp_path):
+    curves = CSVFile(str(tmp_path / "metrics.csv"))
+    for metrics in ({"kimg": 1.0, "loss": 0.5}, {"kimg": 1.0, "fid": 9.0}, {"kimg": 2.0, "loss": 0.4}):
+        curves.log_metrics(metrics)
+    curves.log_metrics({"kimg": 2.0, "fid": 8.25})
+    curves.log_metrics({"kimg": 3.0, "fid": 7.0})
+    assert (tmp_path / "metrics.csv").read_text() == "kimg,loss,fid\n1.0,0.5,9.0\n2.0,0.4,8.25\n3.0,,7.0\n"
+
+
 def test_what_was_logged_last_is_what_any_callback_did_last():
     assert logged({"callbacks": {"a": {"acted": 2000}, "b": {"acted": 3048}, "c": {"acted": None}, "d": {}}}) == 3
     assert logged({"callbacks": {}}) == 0

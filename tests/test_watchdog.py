@@ -22,7 +22,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ganlab import launch
 from ganlab.callbacks.clock import Budget
 from ganlab.callbacks.curves import LogCurves, record
-from ganlab.callbacks.vitals import Vitals, above, along, copies
+from ganlab.callbacks.vitals import Vitals, above, along, averaged_by_name, copies
 from ganlab.callbacks.watchdog import ACTIONS, SIGNS, RollBack, Rule, Unhealthy, Watchdog
 from ganlab.checkpoint import finite
 from ganlab.conf import CONF
@@ -255,7 +255,9 @@ class Curve(L.Callback):
         self.name, self.law, self.every = name, law, 1.0
 
     def on_train_batch_end(self, trainer, gan, *_):
-        record(trainer, gan, {self.name: self.law(gan.seen / 1000)})
+        value = self.law(gan.seen / 1000)
+        record(trainer, gan, {self.name: value})
+        self.history = [{"kimg": gan.seen / 1000, self.name.removeprefix("score/"): value}]  # as Evaluate's
 
 
 @pytest.mark.parametrize(
@@ -344,6 +346,32 @@ SMALL = [
 ]  # fmt: skip
 
 
+class Saves(L.Callback):
+    """A checkpoint after each round."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, gan, *_):
+        trainer.save_checkpoint(self.folder / f"{gan.rounds}.ckpt")
+
+
+def test_what_is_half_measured_at_a_checkpoint_is_measured_to_its_end(tmp_path):
+    """G moves every fifth round: wherever a run is cut, the watchdog goes on as in the whole run."""
+
+    def fit(data, *more, **kwargs):
+        dog = watchdog(tmp_path, every=0.016, probe=100.0)
+        player = trainer(callbacks=[LogCurves(0.016), dog, *more, Budget(0.096)])
+        player.fit(game(n_critic=5), torch.utils.data.DataLoader([*data, *data, *data], batch_size=None), **kwargs)
+        return repr(dog.state_dict())
+
+    data = batches(30)
+    whole = fit(data, Saves(tmp_path))
+    assert "'G': [" in whole
+    for cut in range(1, 12):
+        assert fit(data[cut:], ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True) == whole, cut
+
+
 def test_a_rollback_goes_on_from_the_last_checkpoint_with_a_lower_rate(tmp_path, capsys):
     breaking = ["+callbacks.breaks._target_=test_watchdog.BreaksOnce", f"+callbacks.breaks.folder={tmp_path}"]
     run(tmp_path / "run", *SMALL, "max_kimg=4", *breaking)
@@ -404,6 +432,21 @@ def test_copies_are_much_nearer_to_one_image_than_to_any_other():
     known = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
     x = torch.tensor([[0.1, 0.0], [2.0, 0.0], [4.0, 0.0]])
     assert copies(x, known).item() == pytest.approx(2 / 3)
+
+
+def measured_by_one(names):
+    torch.distributed.init_process_group("gloo")
+    mine = names if torch.distributed.get_rank() == 0 else [name for name in names if name != "leak"]
+    values = {name: torch.tensor(float(1 + torch.distributed.get_rank())) for name in mine}
+    return averaged_by_name(values, torch.device("cpu"))
+
+
+def test_what_applies_to_the_samples_of_one_process_alone_is_its_own():
+    """Processes look at different samples: each adds what it has, and all get the same."""
+    told = launch.run(measured_by_one, ["margin", "leak", "broken"], processes=2)
+    assert told == {"margin": 1.5, "leak": 1.0, "broken": 1.5}
+    alone = averaged_by_name({"leak": torch.tensor(2.0)}, torch.device("cpu"))
+    assert alone == {"leak": 2.0}
 
 
 def test_along_is_the_share_of_a_way():

@@ -70,18 +70,26 @@ class LogCurves(Every):
 
 
 def record(trainer: Any, gan: Any, values: dict[str, float], notes: dict[str, str] | None = None) -> None:
-    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last.
+    """To all loggers, at the present kimg, and to `trainer.callback_metrics`, where any callback finds the last;
+    `recorded` gives those of now.
 
     notes   text that belongs to the values, for loggers that take it
     """
     trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+    trainer.recorded = (gan.seen, recorded(trainer, gan) | values)
     for logger in trainer.loggers:
         text: Any = (notes or {}) if isinstance(logger, CSVFile) else {}
         logger.log_metrics({"kimg": gan.seen / 1000, **values, **text}, step=round(gan.seen / 1000))
 
 
+def recorded(trainer: Any, gan: Any) -> dict[str, float]:
+    """What was recorded at the present kimg, which a run that was stopped and resumed records alike."""
+    seen, values = getattr(trainer, "recorded", (None, {}))
+    return values if seen == gan.seen else {}
+
+
 class CSVFile(Logger):
-    """All curves in one file, a row for each time that something was logged.
+    """All curves in one file, a row for each kimg at which something was logged.
 
     purge_step   rows of this and later kimg, rounded, are dropped: a resumed run goes on from where its checkpoint was
                  written; None: there are none
@@ -90,6 +98,8 @@ class CSVFile(Logger):
     def __init__(self, path: str, purge_step: int | None = None):
         super().__init__()
         self.path, self.columns, self.known = Path(path), ["kimg"], False
+        self.row: dict[str, Any] = {}  # the last, and where it begins
+        self.at = 0
         self.purge_step = math.inf if purge_step is None else purge_step
 
     name = version = property(lambda self: "")
@@ -104,24 +114,36 @@ class CSVFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         rows: list[dict[str, Any]] = []
+        same = self.known and metrics["kimg"] == self.row["kimg"]
+        self.row = {**self.row, **metrics} if same else dict(metrics)
         new = [key for key in metrics if key not in self.columns]
         if (new or not self.known) and self.path.exists():
             whole, newline, _ = self.path.read_text().rpartition("\n")  # a last row may be cut off
             reader = csv.DictReader(io.StringIO(whole + newline))
             rows = [row for row in reader if self.known or round(float(row["kimg"])) < self.purge_step]
+            rows = rows[:-1] if same else rows
             self.columns = list(dict.fromkeys([*(reader.fieldnames or []), *self.columns]))
         new = [key for key in metrics if key not in self.columns]
         self.columns += sorted(new)
         if new or not self.known:  # written anew, with the new columns
-            text = io.StringIO()
-            writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows([*rows, metrics])
-            write_text(self.path, text.getvalue())
+            before = self.text(*rows, header=True)
+            write_text(self.path, before + self.text(self.row))
+            self.at = len(before.encode())
         else:
-            with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(metrics)
+            with open(self.path, "r+b") as file:
+                self.at = self.at if same else file.seek(0, io.SEEK_END)
+                file.seek(self.at)
+                file.write(self.text(self.row).encode())
+                file.truncate()
         self.known = True
+
+    def text(self, *rows: Mapping[str, Any], header: bool = False) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
 
 class Progress(L.Callback):
@@ -139,7 +161,8 @@ class Progress(L.Callback):
         if trainer.is_global_zero:
             terminal = sys.stderr.isatty()
             self.bar = tqdm(
-                total=self.max_kimg, initial=gan.seen / 1000, desc="training", mininterval=0.2 if terminal else 15,
+                total=self.max_kimg, initial=min(gan.seen / 1000, self.max_kimg), desc="training",
+                mininterval=0.2 if terminal else 15,
                 unit="kimg", bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n:.1f}/{total:g} kimg, {rate_inv_fmt}, "
                 "{remaining} left{postfix}",
             )  # fmt: skip

@@ -10,22 +10,21 @@ import lightning as L
 
 import ganlab
 from ganlab.callbacks.clock import Every
-from ganlab.checkpoint import FORMAT, NotSaved, finite, names, save, sync_buffers
+from ganlab.checkpoint import FORMAT, NotSaved, finite, names, sync_buffers
 from ganlab.files import sync
 from ganlab.signals import Interrupted, Signals
 
 
 class SaveCheckpoint(Every):
-    """Writes folder/last.ckpt every `every` kimg, every `minutes`, at the end, and when a signal asks the run to end;
-    and best.ckpt each time that the monitored score is the best so far.
+    """Writes folder/last.ckpt every `every` kimg, every `minutes` and at the end, and best.ckpt each time that the
+    monitored score is the best so far.
 
     The one before is kept as last-1.ckpt, and so on. Weights that are not finite are not saved: what was there stays.
-    Must come after all other callbacks, whose state belongs in it.
+    Must come after all other callbacks, whose state belongs in it, and before `EndOnSignal`.
 
     keep   how many of the last ones
 
     Raises:
-        Interrupted: after a signal, in every process, when all is saved
         NotSaved: the disk is full or can't be written to
     """
 
@@ -36,9 +35,9 @@ class SaveCheckpoint(Every):
         if not isinstance(keep, int) or keep < 1:
             raise ValueError(f"callbacks.checkpoint.keep={keep!r}: must be a whole number of at least 1")
         self.folder, self.minutes, self.keep = Path(folder), minutes, keep
-        self.signals = Signals()
         self.saved: float | None = None  # kimg of the last one that was written
         self.kept: Any = None  # the scores of best.ckpt
+        self.last: int | None = None  # when last.ckpt was written
 
     def state_dict(self) -> dict[str, Any]:
         return {}  # when it acted last is no time at which anything was logged
@@ -48,24 +47,34 @@ class SaveCheckpoint(Every):
         if trainer.is_global_zero and self.folder.is_dir():
             for half in self.folder.glob(".*.tmp"):  # left by a process that was killed while it wrote
                 half.unlink()
-        self.time = time.monotonic()
-        self.signals.listen(trainer.world_size)
+        self.begun, self.time = gan.seen, time.monotonic()
 
     def on_train_batch_end(self, trainer: Any, gan: Any, *args: Any) -> None:
         super().on_train_batch_end(trainer, gan, *args)
-        late = self.minutes is not None and time.monotonic() - self.time > 60 * self.minutes
-        asked = self.signals.agreed("late" if late else None)
-        if asked is not None and self.acted != gan.seen:
+        self.write_best(trainer, gan)
+
+    def late(self) -> bool:
+        return self.minutes is not None and time.monotonic() - self.time > 60 * self.minutes
+
+    def save(self, trainer: Any, gan: Any) -> bool:
+        """Whether last.ckpt is of now; every process must call it."""
+        if self.acted != gan.seen:
             self._timed(trainer, gan)
-        else:
-            self.write_best(trainer, gan)
-        if isinstance(asked, int):
-            raise Interrupted(asked, gan.seen / 1000, str(self.folder.parent), self.saved == gan.seen / 1000)
+        return self.saved == gan.seen / 1000
+
+    def on_train_end(self, trainer: Any, gan: Any) -> None:
+        if gan.seen > self.begun:  # the last scores belong in it too
+            self._timed(trainer, gan)
 
     def act(self, trainer: Any, gan: Any) -> None:
         self.write_best(trainer, gan)
+        again = self.last == gan.seen
         if self.write(trainer, gan, "next.ckpt") and trainer.is_global_zero:
-            self.rotate()
+            if again:
+                os.replace(self.folder / "next.ckpt", self.folder / "last.ckpt")
+            else:
+                self.rotate()
+            self.last = gan.seen
         self.time = time.monotonic()
 
     def write_best(self, trainer: Any, gan: Any) -> None:
@@ -88,7 +97,7 @@ class SaveCheckpoint(Every):
                 print(f"\nnot saved at {gan.seen / 1000:g} kimg: the weights are not finite; {there}")
             return False
         try:
-            save(trainer, self.folder / name)
+            trainer.save_checkpoint(self.folder / name)
         except OSError as error:
             last = next((path for path in names(self.folder) if path.exists()), None)
             stays = f"{last} is whole; make room and go on with resume={self.folder.parent}" if last else ""
@@ -105,9 +114,6 @@ class SaveCheckpoint(Every):
         os.replace(self.folder / "next.ckpt", last)
         sync(self.folder)
 
-    def teardown(self, trainer: Any, gan: Any, stage: str) -> None:
-        self.signals.restore()
-
 
 def keep_as(path: Path, name: Path) -> None:
     """A second name for `path` in place of whatever had it; where there are no hard links, the first name goes."""
@@ -118,6 +124,32 @@ def keep_as(path: Path, name: Path) -> None:
         os.replace(other, name)
     except OSError:
         os.replace(path, name)
+
+
+class EndOnSignal(L.Callback):
+    """Saves and ends the run when a signal asks for it. The last of all callbacks.
+
+    folder   of the run
+
+    Raises:
+        Interrupted: after a signal, in every process
+    """
+
+    def __init__(self, folder: str):
+        self.folder, self.signals = folder, Signals()
+
+    def on_train_start(self, trainer: Any, gan: Any) -> None:
+        self.signals.listen(trainer.world_size)
+
+    def on_train_batch_end(self, trainer: Any, gan: Any, *_: Any) -> None:
+        saving = next((callback for callback in trainer.callbacks if isinstance(callback, SaveCheckpoint)), None)
+        asked = self.signals.agreed("late" if saving is not None and saving.late() else None)
+        saved = asked is not None and saving is not None and saving.save(trainer, gan)
+        if isinstance(asked, int):
+            raise Interrupted(asked, gan.seen / 1000, self.folder, saved)
+
+    def teardown(self, trainer: Any, gan: Any, stage: str) -> None:
+        self.signals.restore()
 
 
 class StoreConfig(L.Callback):

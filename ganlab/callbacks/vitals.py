@@ -3,7 +3,7 @@
 Most need a few samples to be made and judged. That leaves no trace: the run goes on bit for bit as without it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -177,3 +177,23 @@ def without_trace(gan: Any, device: torch.device) -> Iterator[None]:
             with torch.no_grad():
                 for module, name, buffer, value in kept:
                     module._buffers[name] = buffer.copy_(value)
+
+
+MEASURES = ("margin", "overfitting", "diversity", "duplicates", "copies", "leak", "broken")
+
+
+def averaged_by_name(measured: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
+    """Over the processes that measured each: what does not apply to the samples of one may apply to another's."""
+    there = torch.tensor([float(name in measured) for name in MEASURES], device=device)
+    values = torch.stack([measured.get(name, there[0] * 0).float() for name in MEASURES])
+    means = averaged(torch.cat([values, there]))
+    pairs = zip(MEASURES, means[: len(MEASURES)], means[len(MEASURES) :], strict=True)
+    return {name: value / share for name, value, share in pairs if share > 0}
+
+
+def averaged(values: Tensor) -> list[float]:
+    """Over all processes, so that all decide alike."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+        values /= torch.distributed.get_world_size()
+    return values.tolist()

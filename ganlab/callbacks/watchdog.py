@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlab.callbacks.clock import Every
-from ganlab.callbacks.curves import record
+from ganlab.callbacks.curves import record, recorded
 from ganlab.callbacks.saving import SaveCheckpoint
-from ganlab.callbacks.vitals import Vitals, without_trace
+from ganlab.callbacks.vitals import Vitals, averaged, averaged_by_name, without_trace
 from ganlab.checkpoint import finite
+from ganlab.files import write_text
 from ganlab.schedule import crossed
 
 
@@ -177,6 +178,8 @@ class Watchdog(Every):
     factor     on the learning rates at a rollback
     """
 
+    entries = {"rules": Rule}  # what entries of an argument are made into, for those who check values
+
     def __init__(
         self, every: float, rules: Mapping[str, Mapping[str, Any] | None], folder: str, probe: float = 5.0, n: int = 64,
         rollbacks: int = 2, factor: float = 0.5,
@@ -207,7 +210,10 @@ class Watchdog(Every):
     def on_train_start(self, trainer: Any, gan: Any) -> None:
         super().on_train_start(trainer, gan)
         self.vitals = Vitals(trainer.datamodule, self.n, trainer.global_rank, trainer.world_size, gan.device)
-        self.before, self.moved = {}, {}
+        path = self.folder / "health.jsonl"
+        if self.back is None and trainer.is_global_zero and path.exists():  # nothing of a future that did not happen
+            told = [line for line in path.read_text().splitlines() if json.loads(line)["kimg"] <= gan.seen / 1000]
+            write_text(path, "".join(f"{line}\n" for line in told))
         if self.back is not None:
             if trainer.is_global_zero:
                 rate = f"the learning rates times {self.back.factor:g}"
@@ -229,6 +235,7 @@ class Watchdog(Every):
     def on_train_batch_end(self, trainer: Any, gan: Any, *args: Any) -> None:
         for player, (then, before) in list(self.before.items()):
             if moves := gan.rounds // gan.every[player] - then:
+                before = before.to(gan.device)
                 way = (some_of(getattr(gan, player)) - before).norm() / before.norm().clamp(min=1e-30)
                 self.moved[player] = way.float() / moves
                 del self.before[player]
@@ -237,7 +244,7 @@ class Watchdog(Every):
     def act(self, trainer: Any, gan: Any) -> None:
         values = self.of_curves(trainer, gan)
         if self.moved:
-            steps = averaged(torch.stack([self.moved.pop(player) for player in sorted(self.moved)]))
+            steps = averaged(torch.stack([self.moved.pop(player).to(gan.device) for player in sorted(self.moved)]))
             values |= {"steps": max(steps), "still": float(min(steps) == 0)}
         due = crossed(self.looked, gan.seen, self.probe)
         if due or self.looked == 0:  # not at the very first moves, which some games begin by clipping the weights
@@ -261,6 +268,8 @@ class Watchdog(Every):
             "norms": self.norms,
             "gaps": self.gaps,
             "top": self.top,
+            "before": dict(self.before),
+            "moved": dict(self.moved),
             **clock,
         }
 
@@ -268,6 +277,7 @@ class Watchdog(Every):
         super().load_state_dict(state)
         self.norms, self.gaps, self.top = state["norms"], state["gaps"], state["top"]
         self.rollbacks = state["rollbacks"]
+        self.before, self.moved = dict(state["before"]), dict(state["moved"])  # a move may be half measured
         self.looked, self.armed, self.said = state["looked"], set(state["armed"]), state["said"]
         for name, rule in self.rules.items():
             rule.held, rule.told = state["rules"].get(name, (0, False))
@@ -276,7 +286,8 @@ class Watchdog(Every):
 
     def of_curves(self, trainer: Any, gan: Any) -> dict[str, float]:
         """From what callbacks before this one have recorded, which is the same in every process."""
-        latest = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        latest = recorded(trainer, gan)
+        scores: dict[str, float] = next((c.history[-1] for c in trainer.callbacks if getattr(c, "history", None)), {})
         watched = [v for k, v in latest.items() if k.startswith(("loss/", "gradient_norm/", "D/"))]
         values = {"nan": float(sum(not math.isfinite(v) for v in watched))}
         growth = []
@@ -287,10 +298,11 @@ class Watchdog(Every):
                     growth.append(norm / statistics.fmean(past))
                 self.norms[player] = [*past, norm][-20:]
         values |= {"gradients": max(growth)} if growth else {}
-        for key, value in latest.items():
-            if key.startswith("score/recall") and math.isfinite(value):
+        for key, value in scores.items():
+            if key.startswith("recall") and math.isfinite(value):
                 self.top[key] = max(value, self.top.get(key, 0.0))
                 values |= {"recall": value / self.top[key]} if self.top[key] > 0.1 else {}
+        for key, value in latest.items():
             if key.startswith("augment/") and key.endswith("/p"):
                 values["p"] = value
         return values
@@ -300,7 +312,7 @@ class Watchdog(Every):
         with without_trace(gan, gan.device), trainer.precision_plugin.forward_context():
             measured = self.vitals.measure(gan, round(gan.seen / 1000 / self.probe))
         measured["broken"] = torch.tensor(0.0 if finite(gan) else 1.0, device=gan.device)
-        values = dict(zip(measured, averaged(torch.stack(list(measured.values()))), strict=True))
+        values = averaged_by_name(measured, gan.device)
         if "overfitting" in values:  # the mean of three looks, at different reals
             self.gaps = [*self.gaps, values.pop("overfitting")][-Vitals.TURNS :]
             values |= {"overfitting": statistics.fmean(self.gaps)} if len(self.gaps) == Vitals.TURNS else {}
@@ -374,11 +386,3 @@ def some_of(net: nn.Module) -> Tensor:
     """At most 1,000 weights of each matrix or kernel, in one vector; of a network without any, of whatever it has."""
     parameters = [p for p in net.parameters() if p.dim() > 1] or list(net.parameters())
     return torch.cat([p.detach().flatten()[:1000] for p in parameters])
-
-
-def averaged(values: Tensor) -> list[float]:
-    """Over all processes, so that all decide alike."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-        values /= torch.distributed.get_world_size()
-    return values.tolist()

@@ -1,26 +1,28 @@
 """The user's own images: a folder, its class subfolders being the labels, or a table of attributes."""
 
-import csv
 import hashlib
-import math
+import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from ganlab.data.images import Images, as_channels, cover
+from ganlab.data.attributes import read_table
+from ganlab.data.decode import Bad, decode, header, whole
+from ganlab.data.images import Images
 from ganlab.data.rounds import GIB, InMemory, Samples
-from ganlab.files import Remote, Unavailable, atomic, cache_folder, fetch, unpack
+from ganlab.data.scan import EXTENSIONS, Found, Names, images_below
+from ganlab.files import Remote, Unavailable, atomic, cache_folder, fetch, unpack, write_text
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError)
+SKIP = ", or leave out what can't be read: data.on_bad=skip"
+T = TypeVar("T")
 
 
 class Folder(Images):
@@ -32,15 +34,19 @@ class Folder(Images):
     size       needed unless all images have the same size
     channels   None: 1 if all are grey, else 3; transparency is laid over white unless channels is 2 or 4
     memory     GiB; beyond, the images stay on disk and `workers` processes read them
+    on_bad     "error": a file that can't be read is refused. "skip": every file is decoded once, those that can't be
+               are left out, and listed in the cache folder; what was found is kept until a file changes
     """
 
     def __init__(
         self, root: str | None = None, workers: int = 2, attributes: str | None = None,
-        attribute_names: Sequence[str] | None = None, **kwargs: Any,
+        attribute_names: Sequence[str] | None = None, on_bad: Literal["error", "skip"] = "error", **kwargs: Any,
     ):  # fmt: skip
         super().__init__(root, workers=workers, **kwargs)
-        self.attributes, self.attribute_names = attributes, attribute_names
-        self.paths: list[Path] = []
+        if on_bad not in ("error", "skip"):
+            raise ValueError(f"data.on_bad={on_bad!r}: must be error or skip")
+        self.attributes, self.attribute_names, self.on_bad, self.advice = attributes, attribute_names, on_bad, SKIP
+        self.paths: Sequence[Path] = []
         self.labels: Any = None  # numbers, or vectors
 
     @property
@@ -56,29 +62,54 @@ class Folder(Images):
         """Finds the images and their classes.
 
         Raises:
-            Unavailable: there is no such folder, or fewer than two images in it
+            Unavailable: there is no such folder, fewer than two images are in it, or one can't be read
         """
         assert self.root is not None
         if not self.root.is_dir():
             raise Unavailable(f"data.root={self.root}: there is no such folder")
-        found = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-        if len(found) < 2:
-            kinds = " ".join(sorted(EXTENSIONS))
+        found = images_below(self.root)
+        about = surveyed(found, self.on_bad)
+        self.paths, kinds = found.names, " ".join(sorted(EXTENSIONS))
+        if about["bad"]:
+            if self.on_bad == "error":
+                name, reason = next(iter(about["bad"].items()))
+                refuse([Bad(self.root / name, reason)], len(found.names), self.advice, about["count"])
+            self.paths = found.names.but(set(about["bad"]))
+            count, names = len(about["bad"]), len(found.names)
+            tell(f"data.on_bad=skip: {count:,} of {names:,} can't be read and are left out, listed in {about['file']}")
+        if found.links:
+            tell(f"data.root={self.root}: {found.told()}")
+        if len(self.paths) < 2:
+            links = f"; {found.told()}" if found.links else ""
             raise Unavailable(
-                f"data.root={self.root}: {len(found)} images found in it, at least 2 are needed ({kinds})"
+                f"data.root={self.root}: {len(self.paths)} images found in it, at least 2 are needed ({kinds}){links}"
             )
-        self.paths = found
+        self.sizes = {(h, w): n for h, w, n in about["sizes"]}
+        self.different, self.grey = about["different"], about["grey"]
         if self.attributes is not None:
             self.read_attributes(self.attributes)
-        elif all(p.parent != self.root for p in found):
-            of = [p.relative_to(self.root).parts[0] for p in found]
-            self.class_names = sorted(set(of))
-            self.classes = len(self.class_names)
-            index = {name: i for i, name in enumerate(self.class_names)}
-            self.labels = [index[name] for name in of]
-            counts = Counter(self.labels)
-            if len(set(counts.values())) > 1:
-                self.frequencies = [counts[i] / len(found) for i in range(self.classes)]
+        else:
+            self.read_classes()
+
+    def read_classes(self) -> None:
+        """If no image lies in the folder itself, each is of the class of its subfolder."""
+        names = [os.fsdecode(name) for name in self.tops()]
+        if "" in names:
+            return
+        self.class_names = sorted(set(names))
+        self.classes = len(self.class_names)
+        index = {name: i for i, name in enumerate(self.class_names)}
+        self.labels = [index[name] for name in names]
+        counts = Counter(self.labels)
+        if len(set(counts.values())) > 1:
+            self.frequencies = [counts[i] / len(names) for i in range(self.classes)]
+
+    def tops(self) -> Iterator[bytes]:
+        """The subfolder that each image is in, empty where it is in none."""
+        assert isinstance(self.paths, Names)
+        return (
+            top if rest else b"" for top, _, rest in (self.paths.raw(i).partition(b"/") for i in range(len(self.paths)))
+        )
 
     def read_attributes(self, table: str) -> None:
         """Gives each image its attributes.
@@ -90,23 +121,8 @@ class Folder(Images):
         path = next((p for p in (self.root / table, self.root.parent / table, Path(table)) if p.is_file()), None)
         if path is None:
             raise Unavailable(f"data.attributes={table}: there is no such file, in {self.root} or beside it")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        if lines and lines[0].strip().isdigit():  # as CelebA's own: a count, then names, separated by blanks
-            names, rows = lines[1].split(), [line.split() for line in lines[2:]]
-        else:
-            (_, *names), *rows = [row for row in csv.reader(lines) if row] or [[""]]
-        for row in rows:
-            if len(row) != len(names) + 1 or not set(row[1:]) <= {"0", "1", "-1"}:
-                raise Unavailable(
-                    f"data.attributes={table}: a file's name and {len(names)} times 1, 0 or -1, with commas, were "
-                    f"expected, and there is {','.join(row)[:80]!r}"
-                )
         chosen = [self.attribute_names] if isinstance(self.attribute_names, str) else self.attribute_names
-        wanted = list(chosen or names)
-        if missing := [name for name in wanted if name not in names]:
-            raise Unavailable(f"data.attribute_names: {path} has no {', '.join(missing)}; there are {', '.join(names)}")
-        at = [names.index(name) for name in wanted]
-        known = {row[0]: [float(row[1:][i] == "1") for i in at] for row in rows}
+        wanted, known = read_table(path, chosen)
         of = [known.get(p.relative_to(self.root).as_posix(), known.get(p.name)) for p in self.paths]
         if None in of:
             first, count = self.paths[of.index(None)].name, of.count(None)
@@ -118,24 +134,19 @@ class Folder(Images):
         if self.native is not None:
             return
         self.list()
-        sizes, grey = Counter[tuple[int, int]](), True
-        for path in tqdm(self.paths, desc="sizes", unit="image", disable=len(self.paths) < 2000, leave=False):
-            with opened(path) as image:
-                sizes[image.height, image.width] += 1
-                grey &= image.mode in ("1", "L", "LA", "I;16", "I;16B", "I", "F")
-        if self.size is None and len(sizes) > 1:
-            common = ", ".join(f"{h}x{w} ({n} times)" for (h, w), n in sizes.most_common(3))
+        if self.size is None and self.different > 1:
+            common = ", ".join(f"{h}x{w} ({n} times)" for (h, w), n in self.sizes.items())
             raise ValueError(
-                f"data.size is not set, and the images in {self.root} have {len(sizes)} different sizes: "
+                f"data.size is not set, and the images in {self.root} have {self.different} different sizes: "
                 f"{common}. Say which one to train at, as in data.size=64"
             )
-        self.native = (1 if grey else 3, *sizes.most_common(1)[0][0])
+        self.native = (1 if self.grey else 3, *next(iter(self.sizes)))
 
     def on_disk(self, split: str) -> "OnDisk":
         shape = self.facts()["shape"]
         if split == "test":
             raise Unavailable("a folder of images has no test part")
-        return OnDisk(self.paths, None if self.labels is None else torch.tensor(self.labels), shape)
+        return OnDisk(self.paths, None if self.labels is None else torch.tensor(self.labels), shape, self.advice)
 
     def load(self, split: str) -> Samples:
         samples = self.on_disk(split)
@@ -160,10 +171,13 @@ class CelebA(Folder):
 
 
 class OnDisk:
-    """Image files, read when asked for."""
+    """Image files, read when asked for.
 
-    def __init__(self, paths: Sequence[Path], label: Tensor | None, shape: Sequence[int]):
-        self.paths, self.label, self.shape = paths, label, shape
+    advice   what else to do about one that can't be read
+    """
+
+    def __init__(self, paths: Sequence[Path], label: Tensor | None, shape: Sequence[int], advice: str = ""):
+        self.paths, self.label, self.shape, self.advice = paths, label, shape, advice
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -173,61 +187,108 @@ class OnDisk:
         return len(self.paths) * int(np.prod(self.shape))
 
     def fingerprint(self) -> str:
-        content = hashlib.blake2b(repr(list(self.shape)).encode(), digest_size=8)
-        for path in self.paths:
-            stat = path.stat()
-            content.update(f"{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns};".encode())
-        return content.hexdigest()
+        return stamp(self.paths, list(self.shape))
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:
-        real = torch.stack([decode(self.paths[i], self.shape) for i in indices.tolist()])
+        try:
+            real = torch.stack([decode(self.paths[i], self.shape) for i in indices.tolist()])
+        except Bad as bad:
+            raise Bad(bad.path, bad.reason, self.advice) from None
         return {"real": real} | ({} if self.label is None else {"label": self.label[indices]})
 
     def all(self) -> Tensor:
         """uint8 [N, *shape], decoded once and kept in the cache folder as long as no file changes."""
         cached = cache_folder("decoded") / f"{self.fingerprint()}.npy"
         if not cached.exists():
-            with ThreadPoolExecutor() as pool:
-                images = pool.map(lambda path: decode(path, self.shape), self.paths)
-                bar = tqdm(images, desc="reading images", total=len(self), unit="image", disable=len(self) < 2000)
-                array = np.stack([image.numpy() for image in bar])
+            array = np.empty((len(self), *self.shape), np.uint8)
+
+            def fill(i: int) -> None:
+                array[i] = decode(self.paths[i], self.shape).numpy()
+
+            if bad := [bad for bad in tried(fill, self.paths, "reading images") if isinstance(bad, Bad)]:
+                refuse(bad, len(self), self.advice)
             with atomic(cached) as file:
                 np.save(file, array)
         return torch.from_numpy(np.load(cached))
 
 
-def opened(path: Path) -> Image.Image:
-    """The image, not decoded yet.
+def refuse(bad: Sequence[Bad], total: int, advice: str = "", count: int | None = None) -> None:
+    """Raises the first of these errors of so many images, and says how many others there are."""
+    others = (count or len(bad)) - 1
+    also = f", nor can {others:,} others of {total:,}" if others else ""
+    raise Bad(bad[0].path, f"{bad[0].reason}{also}", advice)
+
+
+def tried(function: Callable[[int], T], paths: Sequence[Path], what: str) -> Iterator[T | Bad]:
+    """function(i) of each file's number, in order, or why that file is bad; by several threads."""
+
+    def attempt(i: int) -> T | Bad:
+        try:
+            return function(i)
+        except Bad as bad:
+            return bad
+
+    bar = tqdm(desc=what, total=len(paths), unit="image", disable=len(paths) < 2000, leave=False)
+    with ThreadPoolExecutor() as pool, bar:
+        for first in range(0, len(paths), 4096):  # millions of futures at once would fill the memory
+            chunk = range(first, min(first + 4096, len(paths)))
+            pieces = [chunk[i : i + 32] for i in range(0, len(chunk), 32)]
+            for results in pool.map(lambda piece: [attempt(i) for i in piece], pieces):
+                yield from results
+                bar.update(len(results))
+
+
+def surveyed(found: Found, on_bad: str) -> dict[str, Any]:
+    """What the headers of all files say, or with on_bad="skip" their pixels: sizes [[h, w, how many]], the most common
+    three, how many are different, whether all are grey, and bad {relative name: reason}; on_bad="error": the first of
+    them, and their count. Kept in `file` until a file changes."""
+    root, names = found.names.root, found.names
+    path = cache_folder("folders") / f"{stamp(names, on_bad, sorted(found.bad.items()))}.json"
+    if not path.exists():
+        sizes, grey, bad, count = Counter[tuple[int, int]](), True, dict(found.bad), len(found.bad)
+
+        def look(i: int) -> tuple[int, int, bool]:
+            if on_bad == "skip":
+                whole(names[i])
+            return header(names[i])
+
+        for i, result in enumerate(tried(look, names, "looking at images")):
+            if isinstance(result, Bad):
+                count += 1
+                if on_bad == "skip" or not bad:
+                    bad[names[i].relative_to(root).as_posix()] = result.reason
+            else:
+                sizes[result[:2]] += 1
+                grey &= result[2]
+        common = [[*size, n] for size, n in sizes.most_common(3)]
+        about = {"sizes": common, "different": len(sizes), "grey": grey, "bad": bad, "count": count}
+        if bad and on_bad == "error":  # about to be refused
+            return about | {"file": None}
+        write_text(path, json.dumps(about, indent=1))
+    return json.loads(path.read_text()) | {"file": path}
+
+
+def stamp(paths: Sequence[Path], *more: Any) -> str:
+    """16 hex digits that change with these files' names, sizes and times.
 
     Raises:
-        Unavailable: the file can't be read as an image
+        Bad: one of them is gone
     """
-    try:
-        image = Image.open(path)
-        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-            raise OSError(f"{image.width}x{image.height} pixels are too many")
-        return image
-    except UNREADABLE as error:
-        raise Unavailable(f"{path} can't be read as an image ({error}): remove or repair it") from None
-
-
-def decode(path: Path, shape: Sequence[int]) -> Tensor:
-    """uint8 [C, H, W] of the first frame, upright as its EXIF data say."""
-    channels, *size = shape
-    with opened(path) as image:
+    content = hashlib.blake2b(":".join(map(repr, more)).encode(), digest_size=8)
+    for path in tqdm(paths, desc="looking for changes", unit="image", delay=2, leave=False):
         try:
-            x = pixels(ImageOps.exif_transpose(image))
-        except UNREADABLE as error:
-            raise Unavailable(f"{path} can't be read as an image ({error}): remove or repair it") from None
-    return cover(as_channels(x[None], channels), size)[0]
+            stat = path.stat()
+        except OSError as error:
+            raise Bad(path, error.strerror or str(error)) from None
+        content.update(f"{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns};".encode(errors="surrogateescape"))
+    return content.hexdigest()
 
 
-def pixels(image: Image.Image) -> Tensor:
-    """uint8 [1 to 4, H, W]: grey, grey with alpha, colour, or colour with alpha."""
-    if image.mode in ("I;16", "I;16B", "I", "F"):  # deep grey: the file's 16 bits become 8
-        deep = np.asarray(image).astype(np.float64)
-        return torch.from_numpy((deep / 257).round().clip(0, 255).astype(np.uint8))[None]
-    alpha = "A" in image.getbands() or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA")
-    x = torch.from_numpy(np.array(image.convert(("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB"))))
-    return x[None] if x.dim() == 2 else x.permute(2, 0, 1)
+_told: set[str] = set()
+
+
+def tell(line: str) -> None:
+    """Prints a line, once, in one of several processes."""
+    if line not in _told and os.environ.get("RANK", "0") == "0":
+        _told.add(line)
+        print(line, flush=True)

@@ -1,5 +1,6 @@
 """Images as a DataModule: what all image sets share."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,16 @@ def as_channels(x: Tensor, channels: int) -> Tensor:
 
 
 def cover(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Scales uint8 images (bicubic, antialiased) so that they cover `size`, and crops the centre."""
+    """Scales uint8 images (bicubic, antialiased) so that they cover `size`, and crops the centre. Of a strip, all but
+    the middle is cut off first: scaled whole, it might not fit into memory."""
     h, w = x.shape[-2:]
     if (h, w) == tuple(size):
         return x
     scale = max(size[0] / h, size[1] / w)
+    most = [math.ceil(8 * side / scale) for side in size]
+    if h > most[0] or w > most[1]:
+        h, w = min(h, most[0]), min(w, most[1])
+        x = T.center_crop(x, [h, w])
     scaled = [max(size[0], round(h * scale)), max(size[1], round(w * scale))]
     x = T.resize(x, scaled, interpolation=T.InterpolationMode.BICUBIC, antialias=True)
     return T.center_crop(x, list(size))

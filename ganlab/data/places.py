@@ -1,7 +1,6 @@
 """Images at a place on disk, as they are: a folder, a zip of one, or an array in an .npz."""
 
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from ganlab.data.folder import Folder
 from ganlab.data.rounds import GIB, DataModule, InMemory, Samples
-from ganlab.files import Unavailable, unpack
+from ganlab.files import Unavailable, arrays_in, unpack
 
 
 class Place(DataModule):
@@ -57,12 +56,12 @@ def images_at(path: str | Path) -> Place:
         return zipped(path)
     if path.suffix != ".npz":
         raise Unavailable(f"{path}: a folder or .zip of images, or an .npz was expected")
-    arrays = opened_npz(path)
+    arrays = arrays_in(path)
     name = next((k for k in ("arr_0", "images", "samples") if k in arrays), None)
     if name is None:
         raise Unavailable(f"{path} holds {', '.join(arrays)}, and no images: arr_0 [N, H, W, C], uint8")
     x = arrays[name]
-    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] > 4 or len(x) < 2:
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] > 4 or len(x) < 2 or x.size == 0:
         raise Unavailable(f"{path}: {name} is {x.dtype} {list(x.shape)}, and must be uint8 [N, H, W, C], N at least 2")
     images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     return Place(f"array {path.name}", InMemory(images), images.shape[1:])
@@ -71,10 +70,7 @@ def images_at(path: str | Path) -> Place:
 def zipped(path: Path) -> Place:
     """Unpacked to a temporary folder, and read from there into memory."""
     with tempfile.TemporaryDirectory() as temporary:
-        try:
-            unpack(path, Path(temporary))
-        except (zipfile.BadZipFile, OSError) as error:
-            raise Unavailable(f"{path} can't be unpacked: {error}") from None
+        unpack(path, Path(temporary))
         folder = found_in(Path(temporary), f"zip {path.name}")
         files = folder.on_disk("train")
         if files.nbytes > MOST * GIB:
@@ -88,6 +84,7 @@ MOST = 8  # GiB of images from a zip
 
 def found_in(path: Path, title: str) -> Folder:
     folder = Folder(str(path))
+    folder.advice = ""
     try:
         folder.facts()
     except ValueError:
@@ -95,20 +92,7 @@ def found_in(path: Path, title: str) -> Folder:
     return folder
 
 
-def opened_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays in an .npz.
-
-    Raises:
-        Unavailable: it is none, or it holds more than numbers
-    """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {k: stored[k] for k in stored.files}
-    except (ValueError, OSError, TypeError, AttributeError, zipfile.BadZipFile):
-        raise Unavailable(f"{path} can't be read as an .npz of arrays") from None
-
-
 def is_statistics(path: str | Path) -> bool:
     """Whether it is an .npz of mean and covariance, as pytorch-fid and others publish them."""
     path = Path(path).expanduser()
-    return path.suffix == ".npz" and path.is_file() and {"mu", "sigma"} <= set(opened_npz(path))
+    return path.suffix == ".npz" and path.is_file() and {"mu", "sigma"} <= set(arrays_in(path))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganlab.data.imbalance import Balanced, imbalanced
-from ganlab.files import offline
+from ganlab.files import Unavailable, offline
 from ganlab.rng import seed_of
 from ganlab.schedule import samples
 
@@ -299,10 +299,14 @@ class Rounds:
         else:
             pin, prefetch = self.device.type == "cuda", 4 if self.workers else None
             indices = _Indices(self.order, self.rows, self.start)
-            yield from DataLoader(
+            loader = DataLoader(
                 _Taking(self.samples), sampler=indices, batch_size=None, num_workers=self.workers,
                 pin_memory=pin, prefetch_factor=prefetch, persistent_workers=self.workers > 0,
             )  # fmt: skip
+            for batch in loader:
+                if isinstance(batch, str):
+                    raise Unavailable(batch)
+                yield batch
 
 
 class _Indices:
@@ -317,13 +321,17 @@ class _Indices:
 
 
 class _Taking(Dataset):
-    """A set of samples as DataLoader workers want it: one index is a whole batch."""
+    """A set of samples as DataLoader workers want it: one index is a whole batch. That a file can't be read is handed
+    on as text: an error would come out of a worker wrapped in its traceback."""
 
     def __init__(self, samples: Samples):
         self.samples = samples
 
-    def __getitem__(self, indices: Any) -> dict[str, Tensor]:
-        return self.samples.take(indices)
+    def __getitem__(self, indices: Any) -> dict[str, Tensor] | str:
+        try:
+            return self.samples.take(indices)
+        except Unavailable as error:
+            return str(error)
 
 
 def as_input(batch: dict[str, Tensor], mirrored: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The known image sets. Those that are not at hand are downloaded; none is read by unpickling."""
 
 import gzip
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ganlab.data.images import Images, conform
 from ganlab.data.rounds import InMemory
-from ganlab.files import Remote, Unavailable, fetch, unpack
+from ganlab.files import Remote, Unavailable, fetch, memory, unpack
 
 DIGITS = tuple("0123456789")
 
@@ -29,8 +30,16 @@ class Known(Images):
         """(uint8 [N, C, H, W] of native shape, int64 [N] labels or None) of "train" or "test"; fetched if need be."""
 
     def load(self, split: str) -> InMemory:
-        real, label = self.read(split)
-        return InMemory(conform(real, self.facts()["shape"]), label)
+        (real, label), shape = self.read(split), self.facts()["shape"]
+        if label is not None and not 0 <= int(label.min()) <= int(label.max()) < (self.classes or 0):
+            raise Unavailable(
+                f"{self.title}, {split}: there are labels beyond its {self.classes} classes. Remove its files."
+            )
+        if (needed := len(real) * math.prod(shape)) > memory():
+            raise ValueError(
+                f"data.size={shape[1:]}: the set would take {needed >> 30} GiB of memory, more than there is"
+            )
+        return InMemory(conform(real, shape), label)
 
     def measure(self) -> None:
         self.frequencies = [n / sum(self.counts) for n in self.counts] if self.counts else None

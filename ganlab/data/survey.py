@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from ganlab.data.folder import EXTENSIONS, decode, opened, pixels
+from ganlab.data.decode import Bad, decode, opened, whole
 from ganlab.data.images import as_channels
 from ganlab.data.rounds import Samples
+from ganlab.data.scan import images_below
 from ganlab.files import Unavailable
 
 AT_ONCE = 512  # images that are looked at before the next are begun
@@ -100,14 +100,14 @@ def survey_folder(root: Path) -> Found:
     """
     if not root.is_dir():
         raise Unavailable(f"data.root={root}: there is no such folder")
-    files = sorted(p for p in root.rglob("*") if p.is_file())
-    paths = [p for p in files if p.suffix.lower() in EXTENSIONS]
-    found, start, hashes = Found(others=len(files) - len(paths)), time.perf_counter(), []
+    there = images_below(root)
+    paths, files = there.names, sum(p.is_file() for p in root.rglob("*"))
+    found, start, hashes = Found(others=files - len(paths)), time.perf_counter(), []
+    found.bad = list(there.bad.items())
     for path, seen in looked_at(paths, look):
         name = path.relative_to(root).as_posix()
         if isinstance(seen, str):
-            reason = seen.removeprefix(f"{path} can't be read as an image (").partition("): remove")[0]
-            found.bad.append((name, reason.replace(f" '{path}'", "")))
+            found.bad.append((name, seen))
             continue
         kind, mode, size, value, nbytes = seen
         found.formats[kind] += 1
@@ -117,7 +117,7 @@ def survey_folder(root: Path) -> Found:
         found.names.append(name)
         hashes.append(value)
     if not hashes:
-        raise Unavailable(f"data.root={root}: none of its {len(files):,} files can be read as an image")
+        raise Unavailable(f"data.root={root}: none of its {files:,} files can be read as an image")
     found.count, found.hashes, found.seconds = len(hashes), np.array(hashes, np.uint64), time.perf_counter() - start
     if all("/" in name for name in found.names):
         of = [name.partition("/")[0] for name in found.names]
@@ -143,11 +143,11 @@ def look(path: Path) -> tuple[str, str, tuple[int, int], int, int] | str:
     try:
         with opened(path) as image:
             kind = image.format or "?"
-            x = pixels(ImageOps.exif_transpose(image))
+        x = whole(path)
         mode = ("grey" if len(x) < 3 else "colour") + (" and alpha" if len(x) in (2, 4) else "")
         return kind, mode, (x.shape[1], x.shape[2]), digest(x), path.stat().st_size
-    except Exception as error:  # Pillow raises all sorts
-        return " ".join(str(error).split())[:300] or type(error).__name__
+    except Bad as bad:
+        return bad.reason
 
 
 def tiles(data: Any, root: Path | None, found: Found, chosen: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -54,7 +54,11 @@ class Pretrained(Extractor):
     def prepare(self, data: Any = None) -> None:
         if self.net is None:
             state, self.hash = obtain(self.remote, self.weights, self.checksum)
-            self.net = self.built(state)
+            try:
+                self.net = self.built(state)
+            except (RuntimeError, LookupError, TypeError, AttributeError):  # each network looks at them in its own way
+                told = f"extractor.weights={self.weights}: the weights are another network's, not {self.name}'s"
+                raise ValueError(told) from None
 
     @abstractmethod
     def built(self, state: dict[str, Tensor]) -> nn.Module:
@@ -101,17 +105,6 @@ class Inception(Pretrained):
             if isinstance(layer, fidelity_inception.BasicConv2d):
                 layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
         return net.to(memory_format=torch.channels_last)
-
-    def prepare(self, data: Any = None) -> None:
-        try:
-            super().prepare(data)
-        except RuntimeError as error:
-            if "state_dict" not in str(error):
-                raise
-            raise ValueError(
-                f"extractor.weights={self.weights}: the weights are another network's, not those of Inception in "
-                "torch-fidelity's format"
-            ) from None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x, outputs = self.seen(x), {}
@@ -209,12 +202,7 @@ class CLIP(Pretrained):
         self.remote = Remote(f"{about['filename']}.pt", (url,), f"sha256:{about['hash']}")
 
     def built(self, state: dict[str, Tensor]) -> nn.Module:
-        try:
-            return fidelity_clip.build_model(dict(state), torch.float32).visual
-        except (KeyError, RuntimeError):
-            raise ValueError(
-                f"extractor.weights={self.weights}: the weights are another network's, not CLIP's"
-            ) from None
+        return fidelity_clip.build_model(dict(state), torch.float32).visual
 
 
 class LPIPS(Pretrained):

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from ganlab.files import atomic, cache_folder
+from ganlab.files import arrays_in, atomic, cache_folder
 from ganlab.metrics.extractors import Extractor
 from ganlab.metrics.protocol import Protocol
 from ganlab.metrics.scores import ARRAYS, Given, Kept, Reads, Score, Scores, reads, short
@@ -310,17 +310,22 @@ def load_statistics(path: str | Path, about: str | None = None) -> Kept:
     about   the extractor that they must have been made through, where the file says which
 
     Raises:
-        ValueError: another one
+        ValueError: another one, or it holds something else
+        Unavailable: it can't be read
     """
-    with np.load(path, allow_pickle=False) as stored:
-        arrays: dict[str, Any] = {k: stored[k] for k in stored.files}
+    arrays = arrays_in(Path(path))
     told = str(arrays.pop("extractor", ""))
     if about and told and told != about:
-        raise ValueError(f"{path} was made through another extractor: {told}\n  here it is: {about}")
-    n = int(arrays.pop("n", 0))
+        raise ValueError(f"{path} was made through another extractor: {told[:200]}\n  here it is: {about}")
+    count = arrays.pop("n", np.array(0))
+    if count.size != 1 or count.dtype.kind not in "iu" or count.min() < 0:
+        raise ValueError(f"{path}: n is {count.dtype} {list(count.shape)}, and must be one whole number")
+    for name, value in arrays.items():
+        if value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+            raise ValueError(f"{path}: {name} ({value.dtype} {list(value.shape)}) is not made of finite numbers")
     back = {v: k for k, v in PUBLISHED.items()}
-    named = {back.get(k, k): torch.from_numpy(np.asarray(v)) for k, v in arrays.items()}
-    return Kept(n, {k: v if k.endswith("_rows") else v.double() for k, v in named.items()})
+    named = {back.get(k, k): torch.from_numpy(v) for k, v in arrays.items()}
+    return Kept(int(count.item()), {k: v if k.endswith("_rows") else v.double() for k, v in named.items()})
 
 
 def named(outputs: Any) -> dict[str, Tensor]:

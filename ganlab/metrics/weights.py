@@ -1,6 +1,9 @@
 """Weights of networks that scores look through: found, checked, and read without running anything in the file."""
 
+import io
+import math
 import pickle
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlab.files import Remote, Unavailable, cache_folder, digest, fetch
+from ganlab.files import Remote, Unavailable, cache_folder, digest, fetch, inflates
 
 HINT = "Or give its path as extractor.weights=FILE; or train without scores: metrics.enabled=false"
 
@@ -45,17 +48,32 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        if is_script(path):
-            return read_script(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = load_file(path)
+        elif inflates(path):
+            raise ValueError("unpacked it would have more than twice its size")
+        elif is_script(path):
+            content = read_script(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Unavailable(f"{path} can't be read as weights: {reason}") from None
+        raise Unavailable(f"{path} can't be read as weights: {reason[:300]}") from None
     content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(k, str) and real(v) for k, v in content.items()):
         raise Unavailable(f"{path} holds no weights: a dictionary of tensors was expected")
     return {k.removeprefix("module."): v for k, v in content.items()}
+
+
+def real(value: Any) -> bool:
+    """Whether it is a tensor with all its numbers in memory: a file of a few bytes can describe one that is as large as
+    it likes, by repeating a number, or by having none."""
+    plain = (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
+    return plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def load_into(net: torch.nn.Module, state: dict[str, Tensor], given: str | None = None) -> torch.nn.Module:
@@ -66,8 +84,8 @@ def load_into(net: torch.nn.Module, state: dict[str, Tensor], given: str | None 
     """
     try:
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except RuntimeError as error:
-        lines = str(error).splitlines()
+    except (RuntimeError, TypeError) as error:
+        lines = str(error).splitlines() * 3
         raise ValueError(
             f"extractor.weights={given}: the weights are another network's: {' '.join(lines[1:3])}"
         ) from None
@@ -86,8 +104,11 @@ def read_script(path: Path) -> dict[str, Tensor]:
     may name, only tensors are made, all else becomes an empty object that holds attributes."""
     with zipfile.ZipFile(path) as file:
         top = next(name.removesuffix("data.pkl") for name in file.namelist() if name.endswith("/data.pkl"))
-        with file.open(top + "data.pkl") as data:
-            root = _Tensors(data, file, top).load()
+        content = file.read(top + "data.pkl")
+        for code, argument, _ in pickletools.genops(content):  # one number can make an unpickler's memory any size
+            if code.name.endswith("PUT") and int(argument or 0) > len(content):
+                raise pickle.UnpicklingError("its numbers are not those of its objects")
+        root = _Tensors(io.BytesIO(content), file, top).load()
     found: dict[str, Tensor] = {}
     _collect(root, "", found)
     return found
@@ -109,7 +130,7 @@ class _Tensors(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *_: storage.as_strided(size, stride, offset).clone()
+            return rebuilt
         if (module, name) == ("collections", "OrderedDict"):
             return dict
         if module == "torch" and name in self.DTYPES:
@@ -123,6 +144,12 @@ class _Tensors(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, _ = pid
         return torch.frombuffer(bytearray(self.file.read(f"{self.top}data/{key}")), dtype=dtype)
+
+
+def rebuilt(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    if math.prod(size) > storage.numel():
+        raise pickle.UnpicklingError("a tensor is larger than its memory")
+    return storage.as_strided(size, stride, offset).clone()
 
 
 def _collect(value: Any, prefix: str, found: dict[str, Tensor]) -> None:
