@@ -93,7 +93,11 @@ def main() -> None:
     text = "\n\n".join(table(title, results) for title, results in told.items())
     print(f"\n{text}")
     if given.output:
-        about = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor(), "cores": len(os.sched_getaffinity(0))}
+        about = {
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": platform.processor(),
+            "cores": len(os.sched_getaffinity(0)),
+        }
         (given.output / "performance.json").write_text(json.dumps({"about": about, "races": told}, indent=1))
         (given.output / "performance.md").write_text(text + "\n")
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -91,7 +90,9 @@ def documented(name: str, size: int) -> None:
     loader = torch.utils.data.DataLoader([batch(name, size)] * (1 << 20), batch_size=None)
     with tempfile.TemporaryDirectory() as folder:
         logger = L.pytorch.loggers.TensorBoardLogger(folder)
-        L.Trainer(max_epochs=1, logger=logger, default_root_dir=folder, accelerator="cpu").fit(Documented(name, gate), loader)
+        L.Trainer(max_epochs=1, logger=logger, default_root_dir=folder, accelerator="cpu").fit(
+            Documented(name, gate), loader
+        )
 
 
 class Feed:

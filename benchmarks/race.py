@@ -65,7 +65,11 @@ def race(
     try:
         for name, arguments in subjects.items():
             (child_in, to), (back, child_out) = os.pipe(), os.pipe()
-            env = os.environ | {"GATE_IN": str(child_in), "GATE_OUT": str(child_out), "PYTHONPATH": os.pathsep.join(sys.path)}
+            env = os.environ | {
+                "GATE_IN": str(child_in),
+                "GATE_OUT": str(child_out),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            }
             env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
             process = subprocess.Popen(
                 [sys.executable, *arguments], env=env, pass_fds=(child_in, child_out), stdout=subprocess.DEVNULL,

@@ -25,6 +25,7 @@ from ganlab.rng import BatchRNG, IndexedRNG, reseed, seed_of
 from ganlab.schedule import Schedule, at, within
 from ganlab.tasks import Generate, Task
 from ganlab.terms import Term
+from ganlab.together import Together
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameters -> optimizer
 
@@ -47,6 +48,7 @@ class GAN(L.LightningModule):
     lr_schedule    factor on the learning rates as a function of `seen`, or {"G": ..., "D": ...}; None: constant
     beta2          of Adam as a function of `seen`; None: as the optimizer has it
     start, stop    {"G": kimg, "D": kimg}: when a player starts and stops moving
+    together       D looks at reals and fakes in one forward; None: where that changes nothing but rounding
     seed           of everything that belongs to samples; how networks are initialised is the caller's
 
     Made for precision 32-true, bf16-mixed and 64-true: bare optimizers are stepped here, without a loss scaler.
@@ -66,7 +68,7 @@ class GAN(L.LightningModule):
         n_critic: int = 1, micro_batches: int = 1, clip_norm: float | None = None, share_fake: bool = False,
         lr_schedule: Schedule | Mapping[str, Schedule | None] | None = None, beta2: Schedule | None = None,
         start: Mapping[str, float] | None = None, stop: Mapping[str, float | None] | None = None,
-        seed: int = 0,
+        together: bool | None = None, seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
@@ -78,7 +80,7 @@ class GAN(L.LightningModule):
         self.optimizer, self.lr_schedule = per_player(optimizer), per_player(lr_schedule)
         self.beta2, self.start, self.stop = beta2, start or {}, stop or {}
         self.every, self.micro_batches, self.clip_norm = {"D": 1, "G": n_critic}, micro_batches, clip_norm
-        self.share_fake, self.seed = share_fake, seed
+        self.share_fake, self.together, self.seed = share_fake, Together(together), seed
         self.rounds = self.seen = 0  # rounds played; real samples shown to D over all devices: the one clock
         self.curves = Curves()
         check_game(self)
@@ -118,7 +120,7 @@ class GAN(L.LightningModule):
             for rows in micro(n, self.micro_batches):
                 phase = Phase(
                     player, take(prepared, rows), self.G, self.D, self.task.play, augments,
-                    rng=self.rng("phase", player, number, rows, n), seen=self.seen, keep_graph=self.share_fake,
+                    self.rng("phase", player, number, rows, n), self.seen, self.share_fake, self.together,
                     grad_inputs=frozenset().union(*(goal.grad_inputs for goal in goals.values())),
                 )  # fmt: skip
                 if made:

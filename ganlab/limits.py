@@ -82,9 +82,10 @@ _player = {
 }
 TRAIN: dict[str, Any] = {
     "max_kimg": float, "g_steps": int | None, "seed": int, "resume": str | None, "finetune": str | None,
-    "n_critic": int, "micro_batches": int, "clip_norm": float | None, "share_fake": bool, "ema_half_life": float,
-    "adam": Keys, "adam.lr": float, "adam.betas": Betas, "adam.eps": float, "log_every": float,
+    "n_critic": int, "micro_batches": int, "clip_norm": float | None, "share_fake": bool, "together": bool | None,
+    "adam": Keys, "adam.lr": float, "adam.betas": Betas, "adam.eps": float, "ema_half_life": float, "log_every": float,
     "start": Mapping[str, float], "stop": Mapping[str, float | None], "speed": Keys, "speed.rounds": int,
+    "speed.channels_last": bool, "speed.compile": bool,
     "networks": Keys, **{f"networks.{player}{key}": kind for player in "GD" for key, kind in _player.items()},
     **dict.fromkeys(("data", "optimizer", "metrics", "trainer"), Keys), "task": Target, "ema": Target,
     **dict.fromkeys(("discriminator", "loss", "extractor", "lr_schedule", "beta2"), Target | None), "generator": Target,

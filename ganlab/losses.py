@@ -35,6 +35,7 @@ class Loss(nn.Module):
     pairs = False  # whether a fake's logit means something only beside a real's
 
     grad_inputs: frozenset[str] = frozenset()  # a loss that needs input gradients names "fake" or "real", as terms do
+    differentiates: frozenset[str] = frozenset()  # of "G" and "D", as for terms
 
     def __init__(
         self,
@@ -235,6 +236,8 @@ class Unrolled(Loss):
     steps   moves of D ahead
     rate    their learning rate
     """
+
+    differentiates = frozenset({"D"})
 
     def __init__(
         self, loss: Loss, steps: int = 5, rate: float = 0.1, weight: Mapping[str, float | Schedule] | None = None,

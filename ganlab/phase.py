@@ -87,6 +87,13 @@ def wrap(output: Any) -> GeneratorOutput:
     return output if isinstance(output, GeneratorOutput) else GeneratorOutput(output)
 
 
+def opinion(D: nn.Module | None, x: Data, cond: Data = None) -> DiscriminatorOutput:
+    assert D is not None, "there is no D in this game"
+    output = D(x) if cond is None else D(x, cond)
+    output = output if isinstance(output, DiscriminatorOutput) else DiscriminatorOutput(output)
+    return replace(output, logits=full(output.logits))
+
+
 def join(parts: Sequence[Data]) -> Data:
     """Concatenates micro-batches; scalars are averaged."""
 
@@ -117,8 +124,9 @@ class Phase:
     augments: Sequence[Callable[[Data, SampleRNG], Data]]  # what D sees everything through
     rng: SampleRNG  # for what belongs to the samples of this batch: the alpha of a penalty, ...
     seen: int = 0  # real samples shown to D before this round, over all devices
-    grad_inputs: frozenset[str] = frozenset()  # of "fake" and "real": what D's phase needs input gradients of
     keep_graph: bool = False  # in D's phase: keep G's graph, because G's phase will use the same fakes
+    together: Callable[["Phase"], bool] = lambda phase: False  # whether D looks at reals and fakes in one forward
+    grad_inputs: frozenset[str] = frozenset()  # of "fake" and "real": what D's phase needs input gradients of
 
     @cached_property
     def played(self) -> tuple[GeneratorOutput, Data]:
@@ -141,20 +149,39 @@ class Phase:
 
     @cached_property
     def on_fake(self) -> DiscriminatorOutput:
-        return self.judge(self.fake, self.batch.cond)
+        if self.together(self):
+            vars(self)["on_fake"], vars(self)["on_real"] = self.judge_two(self.shown("fake"), self.shown("real"))
+            return vars(self)["on_fake"]
+        return self.judge(*self.shown("fake"))
 
     @cached_property
     def on_real(self) -> DiscriminatorOutput:
-        return self.judge(self.real, self.batch.told_with_real)
+        if self.together(self):
+            vars(self)["on_real"], vars(self)["on_fake"] = self.judge_two(self.shown("real"), self.shown("fake"))
+            return vars(self)["on_real"]
+        return self.judge(*self.shown("real"))
+
+    def shown(self, side: str) -> tuple[Data, Data]:
+        """(what D is shown of "fake" or "real", what it is told with it)"""
+        return (self.fake, self.batch.cond) if side == "fake" else (self.real, self.batch.told_with_real)
 
     def judge(self, x: Data, cond: Data = None) -> DiscriminatorOutput:
         """What D says of x, always through the augmentation, so that G's gradients pass through it too."""
-        assert self.D is not None, "there is no D in this game"
+        return opinion(self.D, self.augmented(x), cond)
+
+    def judge_two(self, *sides: tuple[Data, Data]) -> list[DiscriminatorOutput]:
+        """The same of several (x, cond), in one forward of D."""
+        xs = [self.augmented(x) for x, _ in sides]
+        output = opinion(self.D, join(xs), join([cond for _, cond in sides]))
+        rows, first = [], 0
+        for x in xs:
+            rows.append(slice(first, first := first + size(x)))
+        return [take(output, part) for part in rows]
+
+    def augmented(self, x: Data) -> Data:
         for augment in self.augments:
             x = augment(x, self.rng)
-        output = self.D(x) if cond is None else self.D(x, cond)
-        output = output if isinstance(output, DiscriminatorOutput) else DiscriminatorOutput(output)
-        return replace(output, logits=full(output.logits))
+        return x
 
     def again(self, **changes: Any) -> "Phase":
         """The same phase played once more with other parts: `again(D=unrolled)`, `again(inputs=z)`."""

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ganlab import checkpoint, checks, launch, limits, resume
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
-from ganlab.networks import alter, take_over
+from ganlab.networks import alter, compile_in_place, take_over
 
 
 def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -145,8 +145,11 @@ def build(settings: dict[str, Any]) -> Any:
         if settings["finetune"] and changes.get("init"):
             raise ValueError(f"networks.{player}.init and finetune: the weights come from that run; leave one out")
     gan = GAN(**parts)
-    if (settings.get("speed") or {}).get("channels_last"):
+    speed = settings.get("speed") or {}
+    if speed.get("channels_last"):
         gan.to(memory_format=torch.channels_last)
+    if speed.get("compile"):
+        compile_in_place(gan)
     return gan
 
 
