@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.race import Gate
@@ -26,31 +27,72 @@ def nets(name: str) -> tuple[nn.Module, nn.Module]:
     return mlp.Generator([2], width=8), mlp.Discriminator([2], width=8)
 
 
+SHAPES = {"dcgan64": (3, 64, 64), "sngan32": (3, 32, 32), "tiny": (2,)}
+
+
+def images(name: str) -> torch.Tensor:
+    """As many made images as the set has that ganlab is raced with, and of its kind."""
+    make = torch.Generator().manual_seed(0)
+    if name == "tiny":
+        return torch.rand(1024, 2, generator=make)
+    return torch.randint(0, 256, (1797, *SHAPES[name]), dtype=torch.uint8, generator=make)
+
+
+def as_floats(x: torch.Tensor) -> torch.Tensor:
+    return x.float().div_(127.5).sub_(1) if x.dtype == torch.uint8 else x
+
+
 def batch(name: str, size: int) -> torch.Tensor:
-    shape = {"dcgan64": (3, 64, 64), "sngan32": (3, 32, 32), "tiny": (2,)}[name]
-    return torch.rand(size, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return as_floats(images(name)[:size])
 
 
-def bare(name: str, size: int, bf16: bool, frozen: bool) -> None:
-    """The loop of PyTorch's DCGAN example: fakes shared by both players, D not frozen unless asked."""
-    (G, D), real, gate = nets(name), batch(name, size), Gate()
-    make = lambda net: torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=frozen or None)
-    moves = {"G": make(G), "D": make(D)}
-    loss = nn.BCEWithLogitsLoss()
-    label = {v: torch.full((size,), float(v)) for v in (0, 1)}
+def adversaries(name: str) -> tuple[Any, Any, Any]:
+    """(D's loss of logits on reals and on fakes apart, G's)"""
+    if name == "sngan32":
+        return lambda y: F.relu(1 - y).mean(), lambda y: F.relu(1 + y).mean(), lambda y: -y.mean()
+    real = lambda y: F.binary_cross_entropy_with_logits(y, torch.ones_like(y))
+    fake = lambda y: F.binary_cross_entropy_with_logits(y, torch.zeros_like(y))
+    return real, fake, real
+
+
+def bare(name: str, size: int, bf16: bool, plain: bool) -> None:
+    """A loop as one writes it by hand. Fakes are shared by both players in dcgan64, and drawn anew by each otherwise.
+
+    plain   as PyTorch's own DCGAN example; otherwise with fused Adam, and D frozen while G moves
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    (G, D), everything, gate = (net.to(device) for net in nets(name)), images(name).to(device), Gate()
+    make = lambda net: torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=None if plain else True)
+    moves, (on_real, on_fake, on_own) = {"G": make(G), "D": make(D)}, adversaries(name)
+    shared, noise = name == "dcgan64", lambda: torch.randn(size, G.z_dim, device=device)
     while True:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        real = as_floats(everything[torch.randint(len(everything), (size,), device=device)])
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
             moves["D"].zero_grad()
-            loss(D(real).float(), label[1]).backward()
-            fake = G(torch.randn(size, G.z_dim))
-            loss(D(fake.detach()).float(), label[0]).backward()
+            on_real(D(real).float()).backward()
+            with torch.set_grad_enabled(shared):
+                fake = G(noise())
+            on_fake(D(fake.detach()).float()).backward()
             moves["D"].step()
             moves["G"].zero_grad()
-            D.requires_grad_(not frozen)
-            loss(D(fake).float(), label[1]).backward()
+            D.requires_grad_(plain)
+            on_own(D(fake if shared else G(noise())).float()).backward()
             D.requires_grad_(True)
             moves["G"].step()
         gate.passed()
+
+
+def gflop(name: str, size: int) -> float:
+    """Of one round, D frozen while G moves."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    (G, D), real, (on_real, on_fake, on_own) = nets(name), batch(name, size), adversaries(name)
+    with FlopCounterMode(display=False) as counter:
+        fake = G(torch.randn(size, G.z_dim))
+        (on_real(D(real)) + on_fake(D(fake.detach()))).backward()
+        D.requires_grad_(False)
+        on_own(D(fake)).backward()
+    return counter.get_total_flops() / 1e9
 
 
 class Documented(L.LightningModule):
@@ -127,27 +169,37 @@ def mimicry(path: str, size: int) -> None:
     from torch_mimicry.nets.sngan.sngan_32 import SNGANDiscriminator32, SNGANGenerator32
     from torch_mimicry.training.trainer import Trainer
 
-    G, D = SNGANGenerator32(), SNGANDiscriminator32()
+    G, D, device = SNGANGenerator32(), SNGANDiscriminator32(), "cuda" if torch.cuda.is_available() else "cpu"
     make = lambda net: torch.optim.Adam(net.parameters(), 2e-4, betas=(0.0, 0.9))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         Trainer(
             netD=D, netG=G, optD=make(D), optG=make(G), n_dis=1, num_steps=1 << 20, lr_decay="linear",
-            dataloader=Feed((batch("sngan32", size), torch.zeros(size))), log_dir=folder, device=torch.device("cpu"),
+            dataloader=Feed((batch("sngan32", size), torch.zeros(size))), log_dir=folder, device=torch.device(device),
         ).train()  # fmt: skip
+
+
+def matmul(bf16: bool, n: int = 4096) -> None:
+    """The machine's own pace: a product of two n x n matrices a round."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x, gate = torch.randn(n, n, device=device, dtype=torch.bfloat16 if bf16 else torch.float32), Gate()
+    while True:
+        torch.mm(x, x)
+        gate.passed()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("loop", choices=["bare", "documented", "examples", "mimicry"])
+    parser.add_argument("loop", choices=["bare", "documented", "examples", "mimicry", "matmul"])
     parser.add_argument("--nets", default="dcgan64")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--frozen", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--path", default="")
     given = parser.parse_args()
-    torch.set_num_threads(len(__import__("os").sched_getaffinity(0)))
     if given.loop == "bare":
-        bare(given.nets, given.size, given.bf16, given.frozen)
+        bare(given.nets, given.size, given.bf16, given.plain)
+    elif given.loop == "matmul":
+        matmul(given.bf16)
     elif given.loop == "documented":
         documented(given.nets, given.size)
     else:
