@@ -3,6 +3,7 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import count
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from ganlab.rng import seed_of
 from ganlab.schedule import samples
 
 GIB = 1 << 30
+AHEAD = 4  # rounds that a thread takes at once
 
 
 class Samples(Protocol):
@@ -68,7 +70,7 @@ class DataModule(L.LightningDataModule):
     rounds       rounds served at once at most
     flip         mirror each sample left to right with probability 1/2
     memory       GiB up to which a set that is in memory is kept on the device
-    workers      processes that read samples from disk
+    workers      processes that read samples from disk; 0: a thread of this one
     count        train on so many samples only, a choice that is the same in every run; None: on all. Scores still
                  compare with the whole split
     imbalance    train on so few samples of some classes that the last has this share of the first's, likewise (before
@@ -264,7 +266,7 @@ class Rounds:
         workers: int = 0,
     ):
         self.samples, self.order, self.device, self.start = samples, order, device, start
-        self.at_once, self.events, self.workers = at_once, events, workers
+        self.at_once, self.events, self.workers, self.pin = at_once, events, workers, device.type == "cuda"
         share = order.batch_size // world
         self.rows = slice(rank * share, (rank + 1) * share)
 
@@ -289,21 +291,36 @@ class Rounds:
             yield as_input({k: v.to(self.device, non_blocking=True) for k, v in batch.items()}, mirrored)
 
     def _taken(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        if isinstance(self.samples, InMemory):
-            for number in count(self.start):
-                indices, mirrored = self.order.round(number, self.rows)
-                yield self.samples.take(indices), mirrored
+        if isinstance(self.samples, InMemory) and self.samples.real.device.type == self.device.type:
+            yield from map(self._take, count(self.start))
+        elif not self.workers:
+            yield from self._taken_ahead()
         else:
-            pin, prefetch = self.device.type == "cuda", 4 if self.workers else None
-            indices = _Indices(self.order, self.rows, self.start)
             loader = DataLoader(
-                _Taking(self.samples), sampler=indices, batch_size=None, num_workers=self.workers,
-                pin_memory=pin, prefetch_factor=prefetch, persistent_workers=self.workers > 0,
+                _Taking(self.samples), sampler=_Indices(self.order, self.rows, self.start), batch_size=None,
+                num_workers=self.workers, pin_memory=self.pin, prefetch_factor=4, persistent_workers=True,
             )  # fmt: skip
             for number, batch in enumerate(loader, self.start):
                 if isinstance(batch, str):
                     raise Unavailable(batch)
                 yield batch, self.order.round(number, self.rows)[1]
+
+    def _take(self, number: int) -> tuple[dict[str, Tensor], Tensor]:
+        indices, mirrored = self.order.round(number, self.rows)
+        return self.samples.take(indices), mirrored
+
+    def _taken_ahead(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """By a thread, which waits for the disk while networks are trained."""
+
+        def some(first: int) -> list[tuple[dict[str, Tensor], Tensor]]:
+            taken = [self._take(number) for number in range(first, first + AHEAD)]
+            return [({k: v.pin_memory() for k, v in batch.items()}, m) for batch, m in taken] if self.pin else taken
+
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(some, self.start)
+            for first in count(self.start + AHEAD, AHEAD):
+                now, coming = coming.result(), pool.submit(some, first)
+                yield from now
 
 
 class _Indices:
