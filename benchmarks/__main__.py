@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import inputs
 from benchmarks.race import race, ratios
 
 LOOPS = ["-m", "benchmarks.loops"]
@@ -76,7 +77,7 @@ def table(title: str, results: dict[str, list[dict[str, float]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["step", "cost"], help="step, cost")
+    parser.add_argument("parts", nargs="*", default=["step", "cost"], help="step, cost, input, sizes")
     parser.add_argument("--peers", nargs="*", default=[], help="NAME=PATH of checkouts: examples, mimicry")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--output", type=Path, default=None, help="folder for performance.json and performance.md")
@@ -88,8 +89,10 @@ def main() -> None:
                 told |= step(folder, dict(peer.split("=", 1) for peer in given.peers), given.turns)
             elif part == "cost":
                 told |= cost(folder, given.turns)
+            elif part in inputs.PARTS:
+                told |= inputs.PARTS[part](folder, given.turns, {})
             else:
-                sys.exit(f"error: {part}: there are the parts step and cost")
+                sys.exit(f"error: {part}: there are the parts step, cost, {', '.join(inputs.PARTS)}")
     text = "\n\n".join(table(title, results) for title, results in told.items())
     print(f"\n{text}")
     if given.output:

@@ -54,12 +54,13 @@ class GateCallback(L.Callback):
 
 
 def race(
-    subjects: Mapping[str, Sequence[str]], rounds: int, turns: int = 5, threads: int | None = None
+    subjects: Mapping[str, Sequence[str]], rounds: int, turns: int = 5, threads: int | None = None, pause: float = 0.0
 ) -> dict[str, list[dict[str, float]]]:
     """{name: [{seconds per round, mb: peak above what was resident after imports}]}, a value for each turn.
 
     subjects   {name: arguments of python}
     rounds     in a turn
+    pause      seconds before each, in which the processes that load data for another subject come to rest
     """
     started, results = {}, {name: [] for name in subjects}
     try:
@@ -77,6 +78,7 @@ def race(
             answer(name, started[name][2])  # it has taken its first step
         for turn in tqdm(range(turns + 1), desc=", ".join(subjects), unit="turn"):
             for name, (_, to, back) in started.items():
+                time.sleep(pause)
                 print(rounds, file=to, flush=True)
                 result = answer(name, back)
                 if turn:  # the first is for warming up

@@ -356,8 +356,9 @@ def test_alpha_is_kept_when_asked_for(tmp_path):
 
 def pictures(root, n, size=(8, 8)):
     for i in range(n):
-        (root / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8)).save(root / "ab"[i % 2] / f"{i}.png")
+        path, pixels = root / "ab"[i % 2] / f"{i}.png", np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
     return str(root)
 
 

@@ -162,7 +162,7 @@ class Folder(Images):
         if decoded is None:
             return samples
         if samples.nbytes > self.memory * GIB:
-            tell(f"{self.title}: {samples.nbytes / GIB:.2g} GiB decoded, more than data.memory, are read from {decoded}")
+            tell(f"{self.title}: {samples.nbytes / GIB:.2g} GiB, beyond data.memory, are read from {decoded}")
             self.workers = 0  # copying them costs a tenth of what handing them over from another process does
             return Mapped(decoded, samples.label)
         return InMemory(torch.from_numpy(np.load(decoded)), samples.label)
