@@ -5,7 +5,6 @@ python -m benchmarks input sizes. All images are made here.
 
 import argparse
 import os
-import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,14 +20,14 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.race import Gate, GateCallback, race
+from benchmarks.race import Gate, GateCallback, peak_mb, race
 from ganlab.data.folder import Folder, Mapped
 from ganlab.data.images import Images
 from ganlab.data.rounds import InMemory, Order, Rounds, Samples
 from ganlab.files import Unavailable
 
 BATCH = 64
-IMPORTED = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+IMPORTED = peak_mb()
 
 
 def made(count: int) -> Tensor:
