@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import inputs, step
 from benchmarks.race import table
-from benchmarks.step import PARTS
+
+PARTS = step.PARTS | inputs.PARTS
 
 
 def about() -> dict[str, Any]:

@@ -22,6 +22,14 @@ from tqdm import tqdm
 Turns = list[dict[str, float]]  # {"seconds": per round, "mb": peak of the process, ...} of each turn
 
 
+def peak_mb() -> float:
+    """The most that was resident in this process, in MB."""
+    try:  # what getrusage tells begins with the peak of the process that started this one
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 class Gate:
     """In the subject: `passed()` after each round. A turn begins and ends between two rounds."""
 
@@ -37,8 +45,7 @@ class Gate:
         if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_available():
             cuda.synchronize()
         seconds = (time.perf_counter() - self.began) / self.rounds
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "mb": peak}), file=self.write, flush=True)
+        print(json.dumps({"seconds": seconds, "mb": peak_mb()}), file=self.write, flush=True)
         told = self.read.readline()
         if not told.strip():
             os._exit(0)
@@ -47,13 +54,14 @@ class Gate:
 
 def race(
     subjects: Mapping[str, Sequence[str]], rounds: int | Mapping[str, int], turns: int = 5, threads: int | None = None,
-    env: Mapping[str, Mapping[str, str]] | None = None, **facts: float,
+    pause: float = 0.0, env: Mapping[str, Mapping[str, str]] | None = None, **facts: float,
 ) -> dict[str, Turns]:  # fmt: skip
     """{name: turns}
 
     subjects   {name: arguments of python}
     rounds     in a turn, of all or of each
     threads    of each subject; None: as torch has it
+    pause      seconds before each turn, in which the processes that load data for another subject come to rest
     env        {name: more environment}
     facts      of one round, the same for all, for the table: images, gflop
     """
@@ -67,6 +75,7 @@ def race(
                 started[-1].answer()  # it has played its first round
             for turn in tqdm(range(turns + 1), desc=", ".join(subjects), unit="turn"):
                 for subject in started:
+                    time.sleep(pause)
                     told = subject.play(rounds if isinstance(rounds, int) else rounds[subject.name])
                     if turn:  # the first is for warming up
                         results[subject.name].append(told | facts)
@@ -121,21 +130,22 @@ def table(title: str, results: Mapping[str, Turns], base: str | None = None) -> 
     first = results[base][0]
     middle = lambda name, key: statistics.median(turn[key] for turn in results[name])
     heads = ["", "ms", f"speed, {base} = 1 (least to most)"]
-    heads += ["images/s"] * ("images" in first) + ["GFLOP/s"] * ("gflop" in first) + ["peak memory, MB"]
+    told = {"images": "images/s", "gflop": "GFLOP/s", "mb": "peak memory, MB"}
+    heads += [head for key, head in told.items() if key in first]
     lines = [f"### {title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in results:
         low, median, high = ratios(results, base, name)
         seconds = middle(name, "seconds")
         cells = [name, f"{1000 * seconds:.3g}", f"{median:.2f} ({low:.2f} to {high:.2f})"]
         cells += [f"{middle(name, key) / seconds:,.0f}" for key in ("images", "gflop") if key in first]
-        cells.append(f"{middle(name, 'mb'):,.0f}")
+        cells += [f"{middle(name, 'mb'):,.0f}"] * ("mb" in first)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def memory_of(code: str) -> float:
     """Peak memory in MB of a process that does nothing else."""
-    tell = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    tell = "import benchmarks.race; print(benchmarks.race.peak_mb())"
     done = subprocess.run([sys.executable, "-c", f"{code}; {tell}"], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 

@@ -208,6 +208,7 @@ ALSO = ("trainer.precision", "metrics.n_real", "metrics.seed")  # the last two: 
 FREE = (
     "data.root",
     "data.memory",
+    "data.disk",
     "data.workers",
     "data.rounds",
     "data.on_bad",  # a set without bad files is the same, and one with some was refused

@@ -55,7 +55,8 @@ NAMES = {
     POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
         minutes""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
-        continuous_weight beta deviation memory standing noise seconds pixels class_weights label purge_step""",
+        continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
+        purge_step""",
     SHARE: "mixing smooth decay share p frequencies alpha gamma momentum",
     Range(0, 1, below=True): "betas dropout",
     Range(0, 1, above=True): "top imbalance factor",
