@@ -11,6 +11,7 @@ import torch_fidelity.feature_extractor_clip as fidelity_clip
 import torch_fidelity.feature_extractor_inceptionv3 as fidelity_inception
 import torchvision
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -82,7 +83,7 @@ class Pretrained(Extractor):
         x = x if x.dtype == torch.uint8 else (x + 1) * 127.5
         x = resized(x if x.shape[1] == 3 else x.expand(-1, 3, -1, -1), self.size, self.resize)
         mean, deviation = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) * 255 for v in self.scale)
-        return (x - mean) / deviation
+        return (x - mean).div_(deviation)
 
     def forward(self, x: Tensor) -> Any:
         x = self.seen(x)
@@ -167,9 +168,10 @@ class Torchvision(Pretrained):
             last = list(dict(net.named_children()))[-1]
             if last == self.layer:
                 raise ValueError(f"{last} is its last, which are the logits")
-            return create_feature_extractor(net, {self.layer: "features", last: "logits"}).eval()
+            net = create_feature_extractor(net, {self.layer: "features", last: "logits"}).eval()
         except ValueError as error:
             raise ValueError(f"extractor.layer={self.layer}: of {self.architecture} it can't be: {error}") from None
+        return fuse(net, inplace=True, no_trace=True).eval().to(memory_format=torch.channels_last)  # the same, to 1e-4
 
     def look(self, x: Tensor) -> dict[str, Tensor]:
         outputs = self.net(x)
