@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.race import race, ratios
+from benchmarks.scores import scores
+from benchmarks.startup import startup
 
 LOOPS = ["-m", "benchmarks.loops"]
+PARTS = {"scores": scores, "start-up": startup}
 
 
 def ganlab(folder: str, *overrides: str) -> list[str]:
@@ -76,7 +79,7 @@ def table(title: str, results: dict[str, list[dict[str, float]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["step", "cost"], help="step, cost")
+    parser.add_argument("parts", nargs="*", default=["step", "cost"], help="step, cost, scores, start-up")
     parser.add_argument("--peers", nargs="*", default=[], help="NAME=PATH of checkouts: examples, mimicry")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--output", type=Path, default=None, help="folder for performance.json and performance.md")
@@ -88,8 +91,10 @@ def main() -> None:
                 told |= step(folder, dict(peer.split("=", 1) for peer in given.peers), given.turns)
             elif part == "cost":
                 told |= cost(folder, given.turns)
+            elif part in PARTS:
+                told |= PARTS[part](folder, given.turns, {})
             else:
-                sys.exit(f"error: {part}: there are the parts step and cost")
+                sys.exit(f"error: {part}: there are the parts step, cost, {', '.join(PARTS)}")
     text = "\n\n".join(table(title, results) for title, results in told.items())
     print(f"\n{text}")
     if given.output:

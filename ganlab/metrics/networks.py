@@ -126,10 +126,6 @@ class Inception(Pretrained):
                 layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
         return net.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        outputs = super().forward(x)
-        return outputs | {"logits": outputs["features"] @ self.net.fc.weight.T}
-
     def look(self, x: Tensor) -> dict[str, Tensor]:
         outputs = {}
         for name, layer in self.net.named_children():  # in the order of the network
@@ -139,7 +135,9 @@ class Inception(Pretrained):
                 x = x.float()  # a mean is not rounded
             if name != "fc":
                 x = layer(x)
-        return outputs | {"features": x.flatten(1)}
+        outputs["features"] = x = x.flatten(1)
+        with torch.autocast(x.device.type, enabled=False):
+            return outputs | {"logits": x @ self.net.fc.weight.T}
 
 
 class Torchvision(Pretrained):
