@@ -38,7 +38,7 @@ class FirstStep(L.Callback):
 
 
 def startup(folder: str, turns: int, peers: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """(6): {title: {name: [{seconds, mb: peak}]}}"""
+    """(6): {title: {name: [{seconds, mb}]}}"""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in SUBJECTS}
     for turn in tqdm(range(turns + 1), desc="start-up", unit="turn"):
         for name, arguments in SUBJECTS.items():
@@ -59,9 +59,8 @@ def timed(name: str, arguments: list[str], folder: str) -> dict[str, float]:
     process = subprocess.Popen(
         [sys.executable, *arguments, *own], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    _, status, usage = os.wait4(process.pid, 0)
+    failed = process.wait() != 0
     seconds = time.perf_counter() - began
-    failed = os.waitstatus_to_exitcode(status) != 0
     if failed != ("error" in name):
         raise RuntimeError(f"{name} {'failed' if failed else 'did not fail'}: python {' '.join(arguments)}")
-    return {"seconds": seconds, "mb": usage.ru_maxrss / 1024}
+    return {"seconds": seconds, "mb": 0.0}  # not asked here
