@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import inputs, step
+from benchmarks import inputs, scores, startup, step
 from benchmarks.race import table
 
-PARTS = step.PARTS | inputs.PARTS
+PARTS = step.PARTS | inputs.PARTS | {"scores": scores.scores, "start-up": startup.startup}
 
 
 def about() -> dict[str, Any]:
