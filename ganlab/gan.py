@@ -80,9 +80,8 @@ class GAN(L.LightningModule):
         self.optimizer, self.lr_schedule = per_player(optimizer), per_player(lr_schedule)
         self.beta2, self.start, self.stop = beta2, start or {}, stop or {}
         self.every, self.micro_batches, self.clip_norm = {"D": 1, "G": n_critic}, micro_batches, clip_norm
-        self.share_fake, self.together, self.seed = share_fake, Together(together), seed
+        self.share_fake, self.together, self.seed, self.curves = share_fake, Together(together), seed, Curves()
         self.rounds = self.seen = 0  # rounds played; real samples shown to D over all devices: the one clock
-        self.curves = Curves()
         check_game(self)
 
     # ------------------------------------------------------------------------------------------------------ the game

@@ -123,6 +123,17 @@ def test_bf16_is_a_protocol_of_its_own(tmp_path, inception_weights, net):
         assert outputs[1][key].dtype == torch.float32
 
 
+def test_float32_means_float32_on_a_gpu_too(monkeypatch):
+    """By default cuDNN rounds what convolutions multiply to 10 bits."""
+    seen, net = [], Inception()
+    net.net = nn.Identity()
+    monkeypatch.setattr(net, "look", lambda x: seen.append(torch.backends.cudnn.allow_tf32) or x)
+    before = torch.backends.cudnn.allow_tf32
+    net(noise_images(2, 32))
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
 @pytest.mark.parametrize("precision", [16, "32", "bf16-mixed", None])
 def test_other_precisions_are_refused(precision):
     with pytest.raises(ValueError, match=r"extractor.precision=.*: must be 32 or bf16"):

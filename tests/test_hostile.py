@@ -232,7 +232,9 @@ def test_folders_that_can_not_be_read_are_named(tmp_path):
     root, scan = folder(tmp_path / "in"), os.scandir
     picture(tmp_path / "in" / "locked" / "a.png")
     refused = lambda path: (
-        (_ for _ in ()).throw(PermissionError(13, "Permission denied")) if b"locked" in path else scan(path)
+        (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+        if b"locked" in os.fsencode(path)
+        else scan(path)
     )
     with mock.patch("ganlab.data.scan.os.scandir", refused):
         with pytest.raises(Bad, match=r"locked/? can't be read.*Permission denied"):

@@ -86,8 +86,9 @@ class Pretrained(Extractor):
         return (x - mean).div_(deviation)
 
     def forward(self, x: Tensor) -> Any:
-        x = self.seen(x)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        x, cudnn = self.seen(x), torch.backends.cudnn
+        exact = cudnn.flags(True, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+        with exact, torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             outputs = self.look(x)
         return {k: v.float() for k, v in outputs.items()} if isinstance(outputs, dict) else outputs.float()
 
