@@ -108,6 +108,8 @@ class Loss(nn.Module):
 
 def each(f: Callable[..., Tensor], *logits: Tensor | list[Tensor], counts: Tensor | None = None) -> Tensor:
     """The mean of f over all logits of one or several sub-discriminators, samples counting as `counts` [N] says."""
+    if counts is None and all(isinstance(x, Tensor) for x in logits):
+        return f(*logits).mean()
     values = [f(*group) for group in zip(*map(tree_leaves, logits), strict=True)]
     if counts is not None:
         values = [value.reshape(len(value), -1).mean(1) * counts for value in values]

@@ -56,21 +56,26 @@ for _kind in (Batch, GeneratorOutput, DiscriminatorOutput):  # so that tree_map 
 
 def full(x: Data) -> Data:
     """Raises half precision to float32, for reductions; float64 stays float64."""
-    half = (torch.float16, torch.bfloat16)
-    return tree_map(lambda t: t.float() if isinstance(t, Tensor) and t.dtype in half else t, x)
+    return raised(x) if isinstance(x, Tensor) else tree_map(lambda t: raised(t) if isinstance(t, Tensor) else t, x)
+
+
+def raised(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def detach(x: Data) -> Data:
+    if isinstance(x, Tensor):
+        return x.detach()
     return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
 
 
 def size(x: Data) -> int:
     """Number of samples."""
-    return len(tree_leaves(x)[0])
+    return len(x if isinstance(x, Tensor) else tree_leaves(x)[0])
 
 
 def take(x: Data, rows: slice) -> Data:
-    return tree_map(lambda t: t[rows] if isinstance(t, Tensor) else t, x)
+    return x if rows == slice(0, size(x)) else tree_map(lambda t: t[rows] if isinstance(t, Tensor) else t, x)
 
 
 def micro(n: int, parts: int) -> list[slice]:
@@ -208,5 +213,6 @@ class Phase:
     def _seen_by_player(self, name: str, x: Data) -> Data:
         if self.player == "G":
             return x
-        wants = name in self.grad_inputs
-        return tree_map(lambda t: t.detach().requires_grad_(wants and t.is_floating_point()), x)
+        if name not in self.grad_inputs:
+            return detach(x)
+        return tree_map(lambda t: t.detach().requires_grad_(t.is_floating_point()), x)
