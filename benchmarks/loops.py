@@ -143,7 +143,7 @@ class Feed:
     """In place of a peer's data loader: the same batch again and again, through the gate."""
 
     def __init__(self, data: Any):
-        self.data, self.gate, self.first = data, Gate(), True
+        self.data, self.gate, self.batch_size = data, Gate(), len(data[0])
 
     def __len__(self) -> int:
         return 1 << 20

@@ -1,4 +1,4 @@
-"""Parts "step", "cost", "memory", "growth": one round of a game, against other loops and at other sizes."""
+"""One round of a game, against other loops and at other sizes; and the pace of the machine."""
 
 import os
 import tempfile
@@ -23,10 +23,10 @@ def ganlab(folder: str, *overrides: str) -> list[str]:
     ]  # fmt: skip
 
 
-def step(folder: str, turns: int, peers: dict[str, str]) -> Told:
-    """(1), (2), (3): against a bare loop, Lightning as documented, and the peers' own loops; and the machine's pace."""
+def dcgan(folder: str, turns: int, peers: dict[str, str]) -> Told:
+    """Against a bare loop, Lightning as documented, and pytorch/examples' own loop."""
     size = "data.batch_size=64"
-    dcgan = {
+    subjects = {
         "Lightning as documented": [*LOOPS, "documented"],
         "bare loop": [*LOOPS, "bare", "--plain"],
         "ganlab": ganlab(folder, *DCGAN64, size),
@@ -34,22 +34,28 @@ def step(folder: str, turns: int, peers: dict[str, str]) -> Told:
         "ganlab, bf16": ganlab(folder, *DCGAN64, size, BF16),
     }
     if "examples" in peers:
-        dcgan = {"pytorch/examples": [*LOOPS, "examples", "--path", peers["examples"]]} | dcgan
+        subjects = {"pytorch/examples": [*LOOPS, "examples", "--path", peers["examples"]]} | subjects
+    return {"DCGAN 64x64, batch 64": race(subjects, 8, turns, images=64, gflop=gflop("dcgan64", 64))}
+
+
+def sngan(folder: str, turns: int, peers: dict[str, str]) -> Told:
+    """Against a bare loop and mimicry's own."""
     size = "data.batch_size=16"
-    sngan = {
+    subjects = {
         "bare loop": [*LOOPS, "bare", "--plain", "--nets=sngan32", "--size=16"],
         "ganlab": ganlab(folder, *SNGAN32, size),
         "ganlab, bf16": ganlab(folder, *SNGAN32, size, BF16),
         "ganlab, bf16, together=true": ganlab(folder, *SNGAN32, size, BF16, "together=true"),
     }
     if "mimicry" in peers:
-        sngan = {"mimicry": [*LOOPS, "mimicry", "--path", peers["mimicry"], "--size=16"]} | sngan
-    pace = {"float32": [*LOOPS, "matmul"], "bfloat16": [*LOOPS, "matmul", "--bf16"]}
-    return {
-        "DCGAN 64x64, batch 64": race(dcgan, 8, turns, images=64, gflop=gflop("dcgan64", 64)),
-        "SNGAN 32x32, batch 16": race(sngan, 8, turns, images=16, gflop=gflop("sngan32", 16)),
-        "The machine: 4096 x 4096 matrices": race(pace, 4, turns, gflop=2 * 4.096**3),
-    }
+        subjects = {"mimicry": [*LOOPS, "mimicry", "--path", peers["mimicry"], "--size=16"]} | subjects
+    return {"SNGAN 32x32, batch 16": race(subjects, 8, turns, images=16, gflop=gflop("sngan32", 16))}
+
+
+def pace(folder: str, turns: int, peers: dict[str, str]) -> Told:
+    """The machine's own."""
+    subjects = {"float32": [*LOOPS, "matmul"], "bfloat16": [*LOOPS, "matmul", "--bf16"]}
+    return {"The machine: products of 4096 x 4096 matrices": race(subjects, 4, turns, gflop=2 * 4.096**3)}
 
 
 def cost(folder: str, turns: int, peers: dict[str, str]) -> Told:
@@ -107,4 +113,4 @@ def growth(folder: str, turns: int, peers: dict[str, str]) -> Told:
     return told
 
 
-PARTS: dict[str, Any] = {"step": step, "cost": cost, "memory": memory, "growth": growth}
+PARTS: dict[str, Any] = {"dcgan": dcgan, "sngan": sngan, "pace": pace, "cost": cost, "memory": memory, "growth": growth}
