@@ -146,7 +146,7 @@ def table(title: str, results: Mapping[str, Turns], base: str | None = None) -> 
 def memory_of(code: str) -> float:
     """Peak memory in MB of a process that does nothing else."""
     tell = "import benchmarks.race; print(benchmarks.race.peak_mb())"
-    done = subprocess.run([sys.executable, "-c", f"{code}; {tell}"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{tell}"], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 

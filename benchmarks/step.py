@@ -1,6 +1,8 @@
 """One round of a game, against other loops and at other sizes; and the pace of the machine."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from typing import Any
 
@@ -12,6 +14,12 @@ Told = dict[str, dict[str, Turns]]  # {title: {subject: turns}}
 DCGAN64 = ("model=dcgan", "data=digits", "data.size=64", "data.channels=3", "terms=[]", "share_fake=true", "ema=none")
 SNGAN32 = ("model=sngan", "data=digits", "data.size=32", "data.channels=3", "terms=[]", "n_critic=1", "ema=none")
 TINY = ("model=mlp", "data=toy", "generator.width=8", "discriminator.width=8", "data.batch_size=16", "ema=none")
+IMPORT = """
+import contextlib, importlib
+for name in {}:
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
+"""
 BF16 = "trainer.precision=bf16-mixed"
 
 
@@ -71,8 +79,18 @@ def cost(folder: str, turns: int, peers: dict[str, str]) -> Told:
 
 def memory(folder: str, turns: int, peers: dict[str, str]) -> Told:
     """Peak memory above what is resident after imports, the same data on both sides."""
-    imports = {"bare loop": "import benchmarks.loops", "ganlab": "import ganlab.train, ganlab.settings, ganlab.report"}
-    imports["ganlab"] += ", lightning, tensorboard, torchmetrics, torchvision, sklearn.datasets"
+    tell = "import sys, atexit; atexit.register(lambda: print('modules', *sys.modules)); import ganlab.train as t; t.main()"
+    run = [
+        "-c",
+        tell,
+        *TINY,
+        "max_kimg=1",
+        "metrics.enabled=false",
+        f"hydra.run.dir={tempfile.mkdtemp(dir=folder)}/run",
+    ]
+    done = subprocess.run([sys.executable, *run], capture_output=True, text=True, check=True)
+    modules = done.stdout.rsplit("modules ", 1)[1].split()
+    imports = {"bare loop": "import benchmarks.loops", "ganlab": IMPORT.format([m for m in modules if m != "__main__"])}
     base = {name: memory_of(code) for name, code in imports.items()}
     subjects = {
         "bare loop": [*LOOPS, "bare", "--plain"],
