@@ -79,7 +79,8 @@ def cost(folder: str, turns: int, peers: dict[str, str]) -> Told:
 
 def memory(folder: str, turns: int, peers: dict[str, str]) -> Told:
     """Peak memory above what is resident after imports, the same data on both sides."""
-    tell = "import sys, atexit; atexit.register(lambda: print('modules', *sys.modules)); import ganlab.train as t; t.main()"
+    tell = "import sys, atexit; atexit.register(lambda: print('modules', *sys.modules)); "
+    tell += "from ganlab.train import main; main()"
     run = [
         "-c",
         tell,
