@@ -138,7 +138,8 @@ def table(title: str, results: Mapping[str, Turns], base: str | None = None) -> 
         seconds = middle(name, "seconds")
         cells = [name, f"{1000 * seconds:.3g}", f"{median:.2f} ({low:.2f} to {high:.2f})"]
         cells += [f"{middle(name, key) / seconds:,.0f}" for key in ("images", "gflop") if key in first]
-        cells += [f"{middle(name, 'mb'):,.0f}"] * ("mb" in first)
+        if "mb" in first:
+            cells.append(f"{middle(name, 'mb'):,.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
