@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
     parser.add_argument("--peers", nargs="*", default=[], help="NAME=PATH of checkouts: examples, mimicry")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=None, help="folder for performance.json and performance.md")
+    parser.add_argument("--output", type=Path, default=None, help="folder for benchmarks.json and benchmarks.md")
     given = parser.parse_args()
     if unknown := set(given.parts) - PARTS.keys():
         parser.error(f"{', '.join(unknown)}: the parts are {', '.join(PARTS)}")
@@ -51,8 +51,8 @@ def main() -> None:
                 print(f"\n{lines[-1]}\n", flush=True)
             if given.output:  # after each part: all of them take long
                 given.output.mkdir(parents=True, exist_ok=True)
-                (given.output / "performance.json").write_text(json.dumps({"about": facts, "races": told}, indent=1))
-                (given.output / "performance.md").write_text("\n\n".join(lines) + "\n")
+                (given.output / "benchmarks.json").write_text(json.dumps({"about": facts, "races": told}, indent=1))
+                (given.output / "benchmarks.md").write_text("\n\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
