@@ -190,7 +190,7 @@ def test_a_healthy_run_raises_no_alarm(model, tmp_path):
     """20 kimg of digits with the shipped rules."""
     torch.manual_seed(0)
     data = made(OmegaConf.to_container(composed(f"model={model}", "experiment=tiny").data, resolve=True))
-    gan, data.events = tiny(model), [1.0]
+    gan, data.events = tiny(model, (1, 16, 16), "max_kimg=20"), [1.0]  # to which learning rates go down
     callbacks = [LogCurves(1.0), watchdog(tmp_path, every=1.0), Budget(20)]
     trainer(callbacks=callbacks, max_epochs=-1, limit_val_batches=0).fit(gan, datamodule=data)
     path = tmp_path / "health.jsonl"
