@@ -68,7 +68,9 @@ def check(cfg: DictConfig, model: str, overrides: list[str]) -> dict[str, Any]:
             cfg.max_kimg = cfg.g_steps * cfg.n_critic * cfg.data.batch_size / 1000
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     told["model"], told["shape"] = model, facts["shape"]
-    told["memory"] = {"data": train.count * size_of(facts["shape"]), "kept_up_to": int(given.get("memory", 4) * 2**30)}
+    up_to = {"kept_up_to": given.get("memory", 4), "mapped_up_to": given.get("disk", 0)}
+    told["memory"] = {"data": train.count * size_of(facts["shape"])}
+    told["memory"] |= {name: int(gib * 2**30) for name, gib in up_to.items()}
     told["played"] = played(settings, own["seconds"]) if own["seconds"] else None
     if (speed := told["played"]) and "bytes" in speed:
         first |= room_for(speed, first["batch_size"])
@@ -275,12 +277,16 @@ def lines(told: Mapping[str, Any], settings: Mapping[str, Any], train: Any) -> l
         elif not told["formats"]:
             out.append(("overlap", f"not looked for: {told['why_no_test']}"))
     memory, first = told["memory"], told["suggested"]
-    disk, kept = "", settings["data"].get("memory")
+    where, given = "", settings["data"]
     if memory["data"] > memory["kept_up_to"]:
-        disk = (
-            f", beyond data.memory={kept:g} GiB: read from disk, {1000 * train.seconds / train.count:.1f} s per 1,000"
-        )
-    out.append(("memory", f"{readable(memory['data'])} of data at {'x'.join(map(str, told['shape']))}{disk}"))
+        seconds, where = train.seconds / train.count, f", beyond data.memory={given.get('memory', 4):g} GiB: "
+        if "disk" not in given:
+            where += "not kept on a GPU"
+        elif memory["data"] <= memory["mapped_up_to"]:
+            where += f"decoded once, in {lasting(seconds * train.count)}, to the cache folder, and read from there"
+        else:
+            where += f"and data.disk={given['disk']:g}: decoded in each epoch, {1000 * seconds:.1f} s per 1,000"
+    out.append(("memory", f"{readable(memory['data'])} of data at {'x'.join(map(str, told['shape']))}{where}"))
     if first["size"]:
         micro = f" micro_batches={first['micro_batches']}" if first.get("micro_batches", 1) > 1 else ""
         r1 = f"terms=[r1] terms.r1.weight={first['r1_weight']:.2g}"

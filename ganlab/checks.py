@@ -202,12 +202,13 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, world: int
 # what a run is made of: a resumed one must have the same
 LASTING = (
     "generator", "discriminator", "task", "loss", "terms", "augment", "optimizer", "ema", "data", "seed", "n_critic",
-    "micro_batches", "share_fake", "clip_norm", "networks", "start", "stop", "lr_schedule", "beta2",
+    "micro_batches", "share_fake", "together", "clip_norm", "networks", "start", "stop", "lr_schedule", "beta2",
 )  # fmt: skip
 ALSO = ("trainer.precision", "metrics.n_real", "metrics.seed")  # the last two: scores of one history are comparable
 FREE = (
     "data.root",
     "data.memory",
+    "data.disk",
     "data.workers",
     "data.rounds",
     "data.on_bad",  # a set without bad files is the same, and one with some was refused

@@ -8,8 +8,9 @@
         G_ema follows G
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -19,12 +20,14 @@ from torch import nn
 from ganlab.checks import check_game
 from ganlab.curves import Curves
 from ganlab.ema import EMA
+from ganlab.gradient import frozen
 from ganlab.losses import Loss
 from ganlab.phase import Data, Phase, full, micro, output_of, size, take, wrap
 from ganlab.rng import BatchRNG, IndexedRNG, reseed, seed_of
 from ganlab.schedule import Schedule, at, within
 from ganlab.tasks import Generate, Task
 from ganlab.terms import Term
+from ganlab.together import Together
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameters -> optimizer
 
@@ -47,6 +50,7 @@ class GAN(L.LightningModule):
     lr_schedule    factor on the learning rates as a function of `seen`, or {"G": ..., "D": ...}; None: constant
     beta2          of Adam as a function of `seen`; None: as the optimizer has it
     start, stop    {"G": kimg, "D": kimg}: when a player starts and stops moving
+    together       D looks at reals and fakes in one forward; None: where that changes nothing but rounding
     seed           of everything that belongs to samples; how networks are initialised is the caller's
 
     Made for precision 32-true, bf16-mixed and 64-true: bare optimizers are stepped here, without a loss scaler.
@@ -66,7 +70,7 @@ class GAN(L.LightningModule):
         n_critic: int = 1, micro_batches: int = 1, clip_norm: float | None = None, share_fake: bool = False,
         lr_schedule: Schedule | Mapping[str, Schedule | None] | None = None, beta2: Schedule | None = None,
         start: Mapping[str, float] | None = None, stop: Mapping[str, float | None] | None = None,
-        seed: int = 0,
+        together: bool | None = None, seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
@@ -78,9 +82,10 @@ class GAN(L.LightningModule):
         self.optimizer, self.lr_schedule = per_player(optimizer), per_player(lr_schedule)
         self.beta2, self.start, self.stop = beta2, start or {}, stop or {}
         self.every, self.micro_batches, self.clip_norm = {"D": 1, "G": n_critic}, micro_batches, clip_norm
-        self.share_fake, self.seed = share_fake, seed
+        self.share_fake, self.together, self.seed, self.curves = share_fake, Together(together), seed, Curves()
         self.rounds = self.seen = 0  # rounds played; real samples shown to D over all devices: the one clock
-        self.curves = Curves()
+        self.clocked: list[Any] = [part for part in self.modules() if hasattr(part, "set_clock")]
+        self.moving = {player: list[nn.Parameter]() for player in "DG"}  # what each player's own moves change
         check_game(self)
 
     # ------------------------------------------------------------------------------------------------------ the game
@@ -92,8 +97,8 @@ class GAN(L.LightningModule):
 
     def round(self, batch: Any) -> None:
         samples = size(batch) * self.trainer.world_size
-        for part in (self.G, self.D, self.G_ema, *self.augment.values(), *self.terms.values()):
-            getattr(part, "set_clock", lambda seen: None)(self.seen)
+        for part in self.clocked:
+            part.set_clock(self.seen)
         made: list[Phase] = []  # with share_fake: D's phase, whose fakes G's phase uses
         for player in self.players:
             plays = within(self.start.get(player, 0.0), self.stop.get(player), self.seen)
@@ -114,11 +119,13 @@ class GAN(L.LightningModule):
         n, phases = size(batch), []
         reseed(seed_of(self.seed, "networks", self.global_rank, player, number), self.device)
         prepared = made[0].batch if made else self.task.prepare(batch, self.rng("z", player, number, slice(0, n), n))
-        with frozen(self.D if player == "G" else None if self.share_fake else self.G):
+        # Lightning's hooks around a backward pass take longer than a small network; several processes need them
+        backward = torch.Tensor.backward if self.trainer.world_size == 1 else self.manual_backward
+        with frozen(self.moving["D"] if player == "G" else [] if self.share_fake else self.moving["G"]):
             for rows in micro(n, self.micro_batches):
                 phase = Phase(
                     player, take(prepared, rows), self.G, self.D, self.task.play, augments,
-                    rng=self.rng("phase", player, number, rows, n), seen=self.seen, keep_graph=self.share_fake,
+                    self.rng("phase", player, number, rows, n), self.seen, self.share_fake, self.together,
                     grad_inputs=frozenset().union(*(goal.grad_inputs for goal in goals.values())),
                 )  # fmt: skip
                 if made:
@@ -127,7 +134,7 @@ class GAN(L.LightningModule):
                 losses = {name: goal(phase).mean() for name, goal in goals.items()}
                 total = sum(goals[name].factor(player, self.seen) * loss for name, loss in losses.items())
                 with self.averaging(last=rows.stop == n), torch.autocast(self.device.type, enabled=False):
-                    self.manual_backward(total * share)
+                    backward(total * share)
                 self.curves.watch(phase, losses, share, boundary=getattr(self.loss, "boundary", None))
                 phases += [phase] if watching or self.share_fake else []
         self.step(player)
@@ -156,7 +163,7 @@ class GAN(L.LightningModule):
 
     def rng(self, purpose: str, player: str, number: int, rows: slice, n: int) -> BatchRNG:
         """What `rows` of this process's n samples draw, of the whole run's batch."""
-        first, seed = self.global_rank * n, seed_of(self.seed, purpose, player, number)
+        first, seed = self.global_rank * n, partial(seed_of, self.seed, purpose, player, number)
         return BatchRNG(seed, self.trainer.world_size * n, slice(first + rows.start, first + rows.stop), self.device)
 
     def averaging(self, last: bool) -> AbstractContextManager[None]:
@@ -187,9 +194,10 @@ class GAN(L.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers = []
         for player in self.players:
-            heads = [term for term in self.terms.values() if term.player == player]  # a term may have trainable parts
-            team = nn.ModuleList([self.G if player == "G" else self.D or nn.Identity(), *heads])
-            optimizers.append(self.optimizer[player]([p for p in team.parameters() if p.requires_grad]))
+            own = [p for p in getattr(self, player).parameters() if p.requires_grad]
+            heads = nn.ModuleList([term for term in self.terms.values() if term.player == player])
+            optimizers.append(self.optimizer[player]([*own, *(p for p in heads.parameters() if p.requires_grad)]))
+            self.moving[player] = own  # and a term's trainable parts, which nobody freezes
         return optimizers
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -202,16 +210,3 @@ class GAN(L.LightningModule):
 
 def per_player(value: Any) -> dict[str, Any]:
     return {"D": None, "G": None} | dict(value) if isinstance(value, Mapping) else {"D": value, "G": value}
-
-
-@contextmanager
-def frozen(net: nn.Module | None) -> Iterator[None]:
-    """No gradients for net's parameters; afterwards those that had them have them again."""
-    parameters = [p for p in net.parameters() if p.requires_grad] if net is not None else []
-    try:
-        for p in parameters:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)

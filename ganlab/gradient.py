@@ -1,5 +1,8 @@
 """Gradients of D's opinion with respect to what it was shown, and of fakes: the only `autograd.grad` in the house."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -36,3 +39,15 @@ def pullback(y: Tensor, x: Tensor, direction: Tensor) -> Tensor:
 def squared_norm(gradients: list[Tensor]) -> Tensor:
     """[N]: each sample's squared L2 norm, over all its numbers and all tensors of a tuple."""
     return sum((g.flatten(1).square().sum(1) for g in gradients), torch.zeros((), device=gradients[0].device))
+
+
+@contextmanager
+def frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """No gradients for these meanwhile."""
+    try:
+        for p in parameters:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)

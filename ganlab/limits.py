@@ -57,7 +57,8 @@ NAMES = {
     POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
         minutes""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
-        continuous_weight beta deviation memory standing noise seconds pixels class_weights label purge_step""",
+        continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
+        purge_step""",
     SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
     Range(0, 1, below=True): "betas dropout",
     Range(0, 1, above=True): "top imbalance factor",
@@ -88,9 +89,10 @@ _player = {
 }
 TRAIN: dict[str, Any] = {
     "max_kimg": float, "g_steps": int | None, "seed": int, "resume": str | None, "finetune": str | None,
-    "n_critic": int, "micro_batches": int, "clip_norm": float | None, "share_fake": bool, "ema_half_life": float,
-    "adam": Keys, "adam.lr": float, "adam.betas": Betas, "adam.eps": float, "log_every": float,
+    "n_critic": int, "micro_batches": int, "clip_norm": float | None, "share_fake": bool, "together": bool | None,
+    "adam": Keys, "adam.lr": float, "adam.betas": Betas, "adam.eps": float, "ema_half_life": float, "log_every": float,
     "start": Mapping[str, float], "stop": Mapping[str, float | None], "speed": Keys, "speed.rounds": int,
+    "speed.channels_last": bool, "speed.compile": bool,
     "networks": Keys, **{f"networks.{player}{key}": kind for player in "GD" for key, kind in _player.items()},
     **dict.fromkeys(("data", "optimizer", "metrics", "trainer"), Keys), "task": Target, "ema": Target,
     **dict.fromkeys(("discriminator", "loss", "extractor", "lr_schedule", "beta2"), Target | None), "generator": Target,

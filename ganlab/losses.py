@@ -35,6 +35,7 @@ class Loss(nn.Module):
     pairs = False  # whether a fake's logit means something only beside a real's
 
     grad_inputs: frozenset[str] = frozenset()  # a loss that needs input gradients names "fake" or "real", as terms do
+    differentiates: frozenset[str] = frozenset()  # of "G" and "D", as for terms
 
     def __init__(
         self,
@@ -107,6 +108,8 @@ class Loss(nn.Module):
 
 def each(f: Callable[..., Tensor], *logits: Tensor | list[Tensor], counts: Tensor | None = None) -> Tensor:
     """The mean of f over all logits of one or several sub-discriminators, samples counting as `counts` [N] says."""
+    if counts is None and all(isinstance(x, Tensor) for x in logits):
+        return f(*logits).mean()
     values = [f(*group) for group in zip(*map(tree_leaves, logits), strict=True)]
     if counts is not None:
         values = [value.reshape(len(value), -1).mean(1) * counts for value in values]
@@ -235,6 +238,8 @@ class Unrolled(Loss):
     steps   moves of D ahead
     rate    their learning rate
     """
+
+    differentiates = frozenset({"D"})
 
     def __init__(
         self, loss: Loss, steps: int = 5, rate: float = 0.1, weight: Mapping[str, float | Schedule] | None = None,

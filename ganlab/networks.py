@@ -69,6 +69,21 @@ def alter(
         raise ValueError(f"{key}.freeze={freeze}: nothing is left that could move; to keep a player still, set stop")
 
 
+def compile_in_place(gan: Any) -> None:
+    """torch.compile for each player that nothing differentiates twice, which it can't do (G_ema stays as it is). State
+    and names of parameters do not change.
+
+    Raises:
+        ValueError: none is left
+    """
+    goals = [goal for goal in (gan.loss, *gan.terms.values()) if goal is not None]
+    twice = {name for goal in goals for name in goal.differentiates | ({"D"} if goal.grad_inputs else set())}
+    if not (left := [name for name in gan.players if name not in twice]):
+        raise ValueError("speed.compile=true: terms differentiate both G and D twice, which torch.compile can't: false")
+    for name in left:
+        getattr(gan, name).compile()
+
+
 def layers(net: nn.Module) -> list[Any]:
     """All linear and convolutional ones."""
     return [layer for layer in net.modules() if isinstance(layer, LAYERS)]

@@ -56,21 +56,26 @@ for _kind in (Batch, GeneratorOutput, DiscriminatorOutput):  # so that tree_map 
 
 def full(x: Data) -> Data:
     """Raises half precision to float32, for reductions; float64 stays float64."""
-    half = (torch.float16, torch.bfloat16)
-    return tree_map(lambda t: t.float() if isinstance(t, Tensor) and t.dtype in half else t, x)
+    return raised(x) if isinstance(x, Tensor) else tree_map(lambda t: raised(t) if isinstance(t, Tensor) else t, x)
+
+
+def raised(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def detach(x: Data) -> Data:
+    if isinstance(x, Tensor):
+        return x.detach()
     return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
 
 
 def size(x: Data) -> int:
     """Number of samples."""
-    return len(tree_leaves(x)[0])
+    return len(x if isinstance(x, Tensor) else tree_leaves(x)[0])
 
 
 def take(x: Data, rows: slice) -> Data:
-    return tree_map(lambda t: t[rows] if isinstance(t, Tensor) else t, x)
+    return x if rows == slice(0, size(x)) else tree_map(lambda t: t[rows] if isinstance(t, Tensor) else t, x)
 
 
 def micro(n: int, parts: int) -> list[slice]:
@@ -85,6 +90,13 @@ def output_of(G: nn.Module, inputs: Data, cond: Data) -> GeneratorOutput:
 
 def wrap(output: Any) -> GeneratorOutput:
     return output if isinstance(output, GeneratorOutput) else GeneratorOutput(output)
+
+
+def opinion(D: nn.Module | None, x: Data, cond: Data = None) -> DiscriminatorOutput:
+    assert D is not None, "there is no D in this game"
+    output = D(x) if cond is None else D(x, cond)
+    output = output if isinstance(output, DiscriminatorOutput) else DiscriminatorOutput(output)
+    return replace(output, logits=full(output.logits))
 
 
 def join(parts: Sequence[Data]) -> Data:
@@ -117,8 +129,9 @@ class Phase:
     augments: Sequence[Callable[[Data, SampleRNG], Data]]  # what D sees everything through
     rng: SampleRNG  # for what belongs to the samples of this batch: the alpha of a penalty, ...
     seen: int = 0  # real samples shown to D before this round, over all devices
-    grad_inputs: frozenset[str] = frozenset()  # of "fake" and "real": what D's phase needs input gradients of
     keep_graph: bool = False  # in D's phase: keep G's graph, because G's phase will use the same fakes
+    together: Callable[["Phase"], bool] = lambda phase: False  # whether D looks at reals and fakes in one forward
+    grad_inputs: frozenset[str] = frozenset()  # of "fake" and "real": what D's phase needs input gradients of
 
     @cached_property
     def played(self) -> tuple[GeneratorOutput, Data]:
@@ -141,20 +154,39 @@ class Phase:
 
     @cached_property
     def on_fake(self) -> DiscriminatorOutput:
-        return self.judge(self.fake, self.batch.cond)
+        if self.together(self):
+            vars(self)["on_fake"], vars(self)["on_real"] = self.judge_two(self.shown("fake"), self.shown("real"))
+            return vars(self)["on_fake"]
+        return self.judge(*self.shown("fake"))
 
     @cached_property
     def on_real(self) -> DiscriminatorOutput:
-        return self.judge(self.real, self.batch.told_with_real)
+        if self.together(self):
+            vars(self)["on_real"], vars(self)["on_fake"] = self.judge_two(self.shown("real"), self.shown("fake"))
+            return vars(self)["on_real"]
+        return self.judge(*self.shown("real"))
+
+    def shown(self, side: str) -> tuple[Data, Data]:
+        """(what D is shown of "fake" or "real", what it is told with it)"""
+        return (self.fake, self.batch.cond) if side == "fake" else (self.real, self.batch.told_with_real)
 
     def judge(self, x: Data, cond: Data = None) -> DiscriminatorOutput:
         """What D says of x, always through the augmentation, so that G's gradients pass through it too."""
-        assert self.D is not None, "there is no D in this game"
+        return opinion(self.D, self.augmented(x), cond)
+
+    def judge_two(self, *sides: tuple[Data, Data]) -> list[DiscriminatorOutput]:
+        """The same of several (x, cond), in one forward of D."""
+        xs = [self.augmented(x) for x, _ in sides]
+        output = opinion(self.D, join(xs), join([cond for _, cond in sides]))
+        rows, first = [], 0
+        for x in xs:
+            rows.append(slice(first, first := first + size(x)))
+        return [take(output, part) for part in rows]
+
+    def augmented(self, x: Data) -> Data:
         for augment in self.augments:
             x = augment(x, self.rng)
-        output = self.D(x) if cond is None else self.D(x, cond)
-        output = output if isinstance(output, DiscriminatorOutput) else DiscriminatorOutput(output)
-        return replace(output, logits=full(output.logits))
+        return x
 
     def again(self, **changes: Any) -> "Phase":
         """The same phase played once more with other parts: `again(D=unrolled)`, `again(inputs=z)`."""
@@ -181,5 +213,6 @@ class Phase:
     def _seen_by_player(self, name: str, x: Data) -> Data:
         if self.player == "G":
             return x
-        wants = name in self.grad_inputs
-        return tree_map(lambda t: t.detach().requires_grad_(wants and t.is_floating_point()), x)
+        if name not in self.grad_inputs:
+            return detach(x)
+        return tree_map(lambda t: t.detach().requires_grad_(t.is_floating_point()), x)

@@ -60,11 +60,16 @@ class BatchRNG(SampleRNG):
     The numbers of a sample therefore do not depend on how the batch is split.
     """
 
-    def __init__(self, seed: int, total: int, rows: slice, device: torch.device | str = "cpu"):
-        self.total, self.rows, self.device = total, rows, device
-        self.generator = torch.Generator(device).manual_seed(seed)
+    def __init__(
+        self, seed: int | Callable[[], int], total: int, rows: slice, device: torch.device | str = "cpu"
+    ):  # fmt: skip
+        self.seed, self.total, self.rows, self.device = seed, total, rows, device
+        self.generator: torch.Generator | None = None  # until somebody draws
 
     def _draw(self, kind: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        if self.generator is None:
+            seed = self.seed() if callable(self.seed) else self.seed
+            self.generator = torch.Generator(self.device).manual_seed(seed)
         return kind(self.total, *shape, generator=self.generator, device=self.device)[self.rows]
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ganlab import checkpoint, checks, launch, limits, resume
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
-from ganlab.networks import alter, take_over
+from ganlab.networks import alter, compile_in_place, take_over
 
 
 def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -154,7 +154,13 @@ def build(settings: dict[str, Any]) -> Any:
             raise ValueError(f"networks.{player}: this model has no {name}")
         if settings["finetune"] and changes.get("init"):
             raise ValueError(f"networks.{player}.init and finetune: the weights come from that run; leave one out")
-    return GAN(**parts)
+    gan = GAN(**parts)
+    speed = settings.get("speed") or {}
+    if speed.get("channels_last"):
+        gan.to(memory_format=torch.channels_last)
+    if speed.get("compile"):
+        compile_in_place(gan)
+    return gan
 
 
 def made(node: Any) -> Any:

@@ -78,6 +78,19 @@ def test_a_folder_is_what_was_put_there(pictures, tmp_path, capsys):
         assert words in text
 
 
+def test_where_the_images_will_be_is_told(tmp_path, capsys):
+    """In memory, in the cache folder, or in their files: as data.memory and data.disk say."""
+    for i in range(3):
+        picture(tmp_path / "in" / f"{i}.png", (16, 16), i)
+    said = []
+    for keys in ((), ("data.memory=0",), ("data.memory=0", "data.disk=0")):
+        checked("data=folder", f"data.root={tmp_path / 'in'}", *keys, folder=tmp_path / "out")
+        said.append(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory")))
+    assert said[0].endswith("of data at 3x16x16")
+    assert "beyond data.memory=0 GiB: decoded once, in" in said[1]
+    assert "and data.disk=0: decoded in each epoch" in said[2]
+
+
 def test_the_sheet_has_a_row_for_each_class_and_only_its_images(tmp_path):
     for i in range(5):
         picture(tmp_path / "in" / "dark" / f"{i}.png", (16, 16), i)

@@ -1,11 +1,19 @@
 """Data: the order of samples, every set's file format, folders as they really come, and downloads."""
 
+import contextlib
+import errno
 import gzip
 import hashlib
 import http.server
 import io
+import os
+import pickle
+import shutil
+import subprocess
+import sys
 import tarfile
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +24,8 @@ from PIL import Image
 
 from ganlab import files
 from ganlab.data import sets
-from ganlab.data.folder import Folder
+from ganlab.data.decode import decode
+from ganlab.data.folder import Folder, Mapped, OnDisk
 from ganlab.data.images import as_channels, conform, cover
 from ganlab.data.rounds import Chosen, InMemory, Order, Rounds, as_input
 from ganlab.data.toy import Toy
@@ -69,6 +78,15 @@ def test_half_of_the_samples_are_mirrored_and_each_by_its_own_coin():
     assert torch.equal(out[0], x[0] / 127.5 - 1)
     assert torch.equal(out[1], (x[1] / 127.5 - 1).flip(-1))
     assert not Order(100, 100, 1).round(0)[1].any()
+
+
+def test_each_image_is_mirrored_or_not_bit_for_bit():
+    """By hand, one image at a time."""
+    x = torch.randint(0, 256, (64, 3, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mirrored = torch.rand(64, generator=torch.Generator().manual_seed(1)) < 0.5
+    out = as_input({"real": x}, mirrored)["real"]
+    for image, m, one in zip(x.numpy(), mirrored.tolist(), out.numpy(), strict=True):
+        assert np.array_equal(one, (image[..., ::-1] if m else image).astype(np.float32) / np.float32(127.5) - 1)
 
 
 def test_values_lie_between_minus_one_and_one():
@@ -336,30 +354,117 @@ def test_alpha_is_kept_when_asked_for(tmp_path):
     assert x[:, :, 0, 0].tolist() == [[1, 2, 3, 4], [1, 2, 3, 255]]
 
 
-def test_small_memory_reads_from_disk_and_serves_the_same(tmp_path):
-    """Beyond the budget, workers read images; the rounds are those of the set in memory."""
-    for i in range(6):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / f"{i}.png")
-    inside, outside = Folder(root=str(tmp_path)).split("train"), Folder(root=str(tmp_path), memory=0).split("train")
-    assert isinstance(inside, InMemory)
-    assert not isinstance(outside, InMemory)
-    order = Order(6, 4, 0, flip=True)
-    rounds = [
-        take(Rounds(s, order, device=CPU, at_once=2, workers=w), 6)
-        for s, w in ((inside, 0), (outside, 0), (outside, 2))
-    ]
-    flat = [[b["real"] for chunk in lists for b in chunk] for lists in rounds]
-    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*flat, strict=True))
+def pictures(root, n, size=(8, 8)):
+    for i in range(n):
+        path, pixels = root / "ab"[i % 2] / f"{i}.png", np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return str(root)
+
+
+IN_MEMORY, IN_CACHE, IN_FILES = {}, {"memory": 0}, {"memory": 0, "disk": 0}
+
+
+def test_memory_cache_and_files_serve_the_same(tmp_path):
+    """Order, pixels, flips and labels do not depend on where the images are, nor on who reads them."""
+    root = pictures(tmp_path / "in", 6)
+    make = lambda where, **kw: Folder(root=root, **where, **kw).played()
+    kinds = [type(make(where)) for where in (IN_MEMORY, IN_CACHE, IN_FILES)]
+    assert kinds == [InMemory, Mapped, OnDisk]
+    for count in (None, 5):  # all, and some of them
+        order, served = Order(count or 6, 4, 0, flip=True), []
+        for where, workers in ((IN_MEMORY, 0), (IN_CACHE, 0), (IN_CACHE, 2), (IN_FILES, 0), (IN_FILES, 2)):
+            rounds = Rounds(make(where, count=count), order, device=CPU, start=3, at_once=2, workers=workers)
+            served.append([b for chunk in take(rounds, 10) for b in chunk])
+        files = [decode(Path(root) / "ab"[i % 2] / f"{i}.png", (3, 8, 8)) for i in (0, 2, 4, 1, 3, 5)]
+        if count is None:
+            indices, mirrored = order.round(3)
+            by_hand = [files[i].flip(-1) if m else files[i] for i, m in zip(indices, mirrored, strict=True)]
+            assert torch.equal(served[0][0]["real"], torch.stack(by_hand).float() / 127.5 - 1)
+            assert served[0][0]["label"].tolist() == [int(i > 2) for i in indices]
+        for others in zip(*served, strict=True):
+            assert all(torch.equal(b[key], others[0][key]) for b in others for key in ("real", "label"))
+
+
+def test_what_is_read_from_the_cache_is_not_held(tmp_path):
+    """Only the rows that are asked for are copied, and to another process goes the file's name."""
+    samples = Folder(root=pictures(tmp_path / "in", 40, (64, 64)), memory=0).split("train")
+    taken = samples.take(torch.tensor([3, 1]))["real"]
+    assert taken.untyped_storage().nbytes() == 2 * 3 * 64 * 64
+    taken.zero_()  # a copy: the file stays as it is
+    sent = pickle.dumps(samples)
+    assert len(sent) < 4000
+    again = pickle.loads(sent)
+    assert torch.equal(again.take(torch.arange(40))["real"], samples.take(torch.arange(40))["real"])
+    assert again.take(torch.tensor([3]))["real"].any()
+    assert again.label.tolist() == [0] * 20 + [1] * 20
+    assert again.fingerprint() == samples.fingerprint() == OnDisk(*from_files(tmp_path / "in")).fingerprint()
+
+
+def from_files(root):
+    files = Folder(root=str(root), memory=0, disk=0).split("train")
+    return files.paths, files.label, files.shape
+
+
+def test_decoding_takes_the_memory_of_some_images(tmp_path):
+    """400 images of 48 KiB are 19 MiB; numpy and what decodes are counted."""
+    root = pictures(tmp_path / "in", 400, (128, 128))
+    folder = Folder(root=root, memory=0)
+    folder.facts()
+    tracemalloc.start()
+    samples = folder.split("train")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert samples.images.nbytes == 400 * 3 * 128 * 128
+    assert most < samples.images.nbytes / 2
 
 
 def test_decoded_folders_are_kept_until_a_file_changes(tmp_path):
     picture(tmp_path / "in" / "a.png", color=(1, 1, 1))
     picture(tmp_path / "in" / "b.png", color=(2, 2, 2))
-    load = lambda: Folder(root=str(tmp_path / "in")).split("train").real[:, 0, 0, 0].tolist()
-    assert load() == load() == [1, 2]
-    assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 1
+    load = lambda **kw: Folder(root=str(tmp_path / "in"), **kw).split("train").take(torch.arange(2))["real"][:, 0, 0, 0]
+    assert load().tolist() == load().tolist() == load(memory=0).tolist() == [1, 2]
+    assert len(list((tmp_path / "cache" / "decoded").glob("*.npy"))) == 1
     picture(tmp_path / "in" / "b.png", color=(3, 3, 3))
-    assert load() == [1, 3]
+    assert load(memory=0).tolist() == [1, 3]
+
+
+def test_a_kill_while_decoding_leaves_nothing_half(tmp_path):
+    """The next run decodes anew, and removes what the killed one had written."""
+    root, cache = pictures(tmp_path / "in", 40), tmp_path / "cache" / "decoded"
+    code = (
+        "import os, ganlab.data.folder as f\n"
+        "decode, left = f.decode, list(range(20))\n"
+        "f.decode = lambda *a: decode(*a) if left and (left.pop() or True) else os.kill(os.getpid(), 9)\n"
+        f"f.Folder(root={root!r}, memory=0).split('train')"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == -9
+    assert len(list(cache.glob("*.npy"))) == 0
+    assert len(list(cache.glob(".*.tmp"))) == 1
+    mapped, files = (Folder(root=root, **where).split("train") for where in (IN_CACHE, IN_FILES))
+    assert torch.equal(*(samples.take(torch.arange(40))["real"] for samples in (mapped, files)))
+    assert len(list(cache.glob("*.npy"))) == 1
+    assert not list(cache.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("full", ["before", "meanwhile"])
+def test_a_full_disk_is_told_and_the_files_are_read(tmp_path, monkeypatch, capsys, full):
+    root = pictures(tmp_path / "in", 4)
+    if full == "before":
+        monkeypatch.setattr("ganlab.data.folder.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    else:
+
+        class Full(io.BytesIO):
+            def write(self, _):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("ganlab.data.folder.atomic", lambda _: contextlib.nullcontext(Full()))
+    assert isinstance(Folder(root=root, memory=0).split("train"), OnDisk)
+    said = capsys.readouterr().out
+    assert "decoded again in each epoch" in said
+    assert ("0.0 free" if full == "before" else "No space left on device") in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

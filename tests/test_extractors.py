@@ -22,6 +22,7 @@ from ganlab.metrics import weights
 from ganlab.metrics.extractors import Classifier, Own, Pixels
 from ganlab.metrics.networks import CLIP, LPIPS, DINOv2, Inception, Torchvision
 from ganlab.metrics.resize import resized
+from ganlab.metrics.scorer import named
 from ganlab.metrics.vit import DINOv2Network
 
 
@@ -56,6 +57,10 @@ def test_the_ways_to_resize_differ():
     assert torch.equal(tf1, interpolate_bilinear_2d_like_tensorflow1x(x.float(), (299, 299), align_corners=False))
     assert (tf1 - torch_).abs().mean() > 1
     assert (clean - torch_).abs().mean() > 0.1
+    for size, to in ((32, (24, 40)), (64, (17, 17))):  # larger and smaller, not square: the same to the last bit
+        other = noise_images(2, size)[:, :, : to[0], : to[1]].float()
+        expected = interpolate_bilinear_2d_like_tensorflow1x(other, (29, 29), align_corners=False)
+        assert torch.equal(resized(other, 29, "tf1"), expected)
     for how in ("tf1", "torch", "clean"):
         assert torch.allclose(resized(x, 32, how), x.float(), atol=1e-4)
     with pytest.raises(ValueError, match=r"extractor.resize='pil': must be one of tf1, torch, clean"):
@@ -91,6 +96,67 @@ def test_inception_is_torch_fidelitys(inception_weights):
     extractor.resize = "tf1"
     assert digest(inception_weights)[:8] in extractor.describe()
     assert "TensorFlow 1" in extractor.describe()
+
+
+@pytest.mark.parametrize("net", ["inception", "squeezenet", "lpips"])
+def test_bf16_is_a_protocol_of_its_own(tmp_path, inception_weights, net):
+    """Its features are near float32's but no others' numbers stand under their name; float32 stays what it is."""
+    path = str(inception_weights if net == "inception" else squeezenet_file(tmp_path))
+    make = {
+        "inception": lambda p: Inception(weights=path, precision=p),
+        "squeezenet": lambda p: Torchvision("squeezenet1_1", "features", weights=path, precision=p),
+        "lpips": lambda p: LPIPS("squeeze", weights=path, precision=p),
+    }[net]
+    exact, fast = make(32), make("bf16")
+    for extractor in (exact, fast):
+        extractor.prepare()
+    assert fast.name == f"{exact.name}-bf16"
+    assert fast.describe() != exact.describe()
+    assert fast.describe().replace("-bf16", "") == exact.describe()
+    x = noise_images(4, 64)
+    outputs = [named(extractor(x)) for extractor in (exact, fast)]
+    with torch.autocast("cpu", torch.bfloat16):  # of whoever asks
+        assert all(torch.equal(v, outputs[0][k]) for k, v in named(exact(x)).items())
+    for key, expected in outputs[0].items():
+        off = (outputs[1][key] - expected).norm() / expected.norm()
+        assert 1e-5 < off < 0.3  # a random Inception multiplies rounding by 40
+        assert outputs[1][key].dtype == torch.float32
+
+
+def test_float32_means_float32_on_a_gpu_too(monkeypatch):
+    """By default cuDNN rounds what convolutions multiply to 10 bits."""
+    seen, net = [], Inception()
+    net.net = nn.Identity()
+    monkeypatch.setattr(net, "look", lambda x: seen.append(torch.backends.cudnn.allow_tf32) or x)
+    before = torch.backends.cudnn.allow_tf32
+    net(noise_images(2, 32))
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
+@pytest.mark.parametrize("precision", [16, "32", "bf16-mixed", None])
+def test_other_precisions_are_refused(precision):
+    with pytest.raises(ValueError, match=r"extractor.precision=.*: must be 32 or bf16"):
+        Inception(precision=precision)
+
+
+def test_torchvisions_network_is_what_it_was(tmp_path):
+    """With its batch norm folded, and in another memory format."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    for layer in theirs.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for value in (layer.weight.data, layer.running_var):
+                value.uniform_(0.5, 1.5)
+            for value in (layer.bias.data, layer.running_mean):
+                value.normal_(std=0.1)
+    torch.save(theirs.state_dict(), tmp_path / "resnet.pth")
+    ours = Torchvision("resnet18", "avgpool", weights=str(tmp_path / "resnet.pth"))
+    ours.prepare()
+    x = noise_images(2)
+    outputs, expected = ours(x), theirs(ours.seen(x))
+    assert alike(outputs["logits"], expected)
+    assert alike(outputs["features"] @ theirs.fc.weight.T + theirs.fc.bias, expected)
 
 
 def test_weights_that_can_not_be_had(monkeypatch):

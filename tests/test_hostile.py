@@ -182,7 +182,7 @@ def test_bad_files_are_left_out_counted_and_listed(tmp_path, capsys):
     listed = json.loads(Path(said.split("listed in ")[1].splitlines()[0]).read_text())
     assert sorted(listed["bad"]) == ["half.png", "x0.png", "x1.png"]
     with mock.patch("ganlab.data.folder.whole", side_effect=AssertionError("decoded again")):
-        again = Folder(root=root, on_bad="skip", memory=0).split("train")
+        again = Folder(root=root, on_bad="skip", memory=0, disk=0).split("train")
     assert [p.name for p in again.paths] == ["0.png", "1.png", "2.png"]
     picture(tmp_path / "in" / "x0.png", color=9)  # repaired
     assert len(Folder(root=root, on_bad="skip").split("train")) == 4
@@ -197,7 +197,7 @@ def test_a_bad_class_folder_is_no_class(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_goes_while_training_is_named_in_one_line(tmp_path, workers):
-    samples = Folder(root=folder(tmp_path / "in"), memory=0, workers=workers).split("train")
+    samples = Folder(root=folder(tmp_path / "in"), memory=0, disk=0, workers=workers).split("train")
     rounds = iter(Rounds(samples, Order(3, 3, 0), device=torch.device("cpu"), workers=workers))
     (tmp_path / "in" / "1.png").unlink()
     with pytest.raises(Unavailable) as error:
@@ -232,7 +232,9 @@ def test_folders_that_can_not_be_read_are_named(tmp_path):
     root, scan = folder(tmp_path / "in"), os.scandir
     picture(tmp_path / "in" / "locked" / "a.png")
     refused = lambda path: (
-        (_ for _ in ()).throw(PermissionError(13, "Permission denied")) if b"locked" in path else scan(path)
+        (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+        if b"locked" in os.fsencode(path)
+        else scan(path)
     )
     with mock.patch("ganlab.data.scan.os.scandir", refused):
         with pytest.raises(Bad, match=r"locked/? can't be read.*Permission denied"):

@@ -103,9 +103,9 @@ def test_folders_in_memory_and_on_disk(tmp_path):
         (tmp_path / "set" / name).mkdir(parents=True)
         for i in range(n):
             Image.new("L", (8, 8), 10 * i).save(tmp_path / "set" / name / f"{i}.png")
-    for memory in (1.0, 0.0):
-        make = lambda memory=memory, **kw: Folder(
-            str(tmp_path / "set"), workers=0, memory=memory, batch_size=12, rounds=1, **kw
+    for memory, disk in ((1.0, 1.0), (0.0, 1.0), (0.0, 0.0)):
+        make = lambda memory=memory, disk=disk, **kw: Folder(
+            str(tmp_path / "set"), workers=0, memory=memory, disk=disk, batch_size=12, rounds=1, **kw
         )
         data = make(imbalance=0.25)
         assert isinstance(data.played(), InMemory if memory else Chosen)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made import inception_file, noise_images
+from made import inception_file, noise_images, squeezenet_file
 from play import game, trainer
 from torchvision.io import decode_image
 from torchvision.utils import save_image
@@ -24,9 +24,10 @@ from ganlab.metrics.frechet import FID
 from ganlab.metrics.kernels import CMMD, KID
 from ganlab.metrics.modes import Modes
 from ganlab.metrics.neighbours import PRDC
-from ganlab.metrics.networks import Inception
+from ganlab.metrics.networks import Inception, Torchvision
 from ganlab.metrics.protocol import Protocol
 from ganlab.metrics.scorer import Scorer, as_shown, chosen_of, load_statistics, save_statistics, shares
+from ganlab.metrics.scores import Kept
 
 CPU = torch.device("cpu")
 
@@ -142,6 +143,28 @@ def test_statistics_are_those_that_others_read_and_write(tmp_path):
     np.savez(tmp_path / "small.npz", mu=np.zeros(4), sigma=np.eye(4))
     with pytest.raises(ValueError, match="made through another extractor"):
         scorer.score(look(fake), [1, 4, 4], load_statistics(tmp_path / "small.npz"), CPU)
+
+
+def test_numbers_of_two_precisions_never_meet(tmp_path):
+    """Neither by their name, nor by their protocol, nor by what is kept or published of the reals."""
+    real, path = noise_images(8, 32, 1), squeezenet_file(tmp_path)
+    seen, ids = {}, set()
+    for precision in (32, "bf16"):
+        extractor = Torchvision("squeezenet1_1", "features", size=32, weights=str(path), precision=precision)
+        extractor.prepare()
+        scorer = Scorer(extractor, {"fid": FID()}, n=8)
+        seen[scorer.name("fid")] = scorer.reals(place(real), "train", CPU).arrays["features_mu"]
+        ids.add(scorer.protocol("G").id("fid"))
+    assert list(seen) == ["fid8_squeezenet1_1", "fid8_squeezenet1_1-bf16"]
+    assert len(ids) == 2
+    assert not torch.equal(*seen.values())
+    save_statistics(tmp_path / "ours.npz", Kept(8, {}), extractor.describe())
+    assert load_statistics(tmp_path / "ours.npz", extractor.describe()).n == 8
+    with pytest.raises(ValueError, match="another extractor: squeezenet1_1-bf16"):
+        load_statistics(tmp_path / "ours.npz", extractor.describe().replace("-bf16", ""))
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(4), sigma=np.eye(4))
+    with pytest.raises(ValueError, match="does not say that it was made in bf16"):
+        load_statistics(tmp_path / "theirs.npz", extractor.describe())
 
 
 def test_what_can_not_work_is_refused_before_it_is_looked_at(monkeypatch):

@@ -1,16 +1,20 @@
 """The user's own images: a folder, its class subfolders being the labels, or a table of attributes."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,16 +37,20 @@ class Folder(Images):
     attribute_names  which columns; None: all
     size       needed unless all images have the same size
     channels   None: 1 if all are grey, else 3; transparency is laid over white unless channels is 2 or 4
-    memory     GiB; beyond, the images stay on disk and `workers` processes read them
+    memory     GiB up to which the images are kept in memory; they were decoded once, into the cache folder
+    disk       GiB up to which, beyond `memory`, they are read from there; still beyond, `workers` processes decode the
+               files in each epoch
     on_bad     "error": a file that can't be read is refused. "skip": every file is decoded once, those that can't be
                are left out, and listed in the cache folder; what was found is kept until a file changes
     """
 
     def __init__(
         self, root: str | None = None, workers: int = 2, attributes: str | None = None,
-        attribute_names: Sequence[str] | None = None, on_bad: Literal["error", "skip"] = "error", **kwargs: Any,
+        attribute_names: Sequence[str] | None = None, on_bad: Literal["error", "skip"] = "error",
+        disk: float = 64.0, **kwargs: Any,
     ):  # fmt: skip
         super().__init__(root, workers=workers, **kwargs)
+        self.disk = disk
         if on_bad not in ("error", "skip"):
             raise ValueError(f"data.on_bad={on_bad!r}: must be error or skip")
         self.attributes, self.attribute_names, self.on_bad, self.advice = attributes, attribute_names, on_bad, SKIP
@@ -150,7 +158,14 @@ class Folder(Images):
 
     def load(self, split: str) -> Samples:
         samples = self.on_disk(split)
-        return InMemory(samples.all(), samples.label) if samples.nbytes <= self.memory * GIB else samples
+        decoded = samples.decoded() if samples.nbytes <= max(self.memory, self.disk) * GIB else None
+        if decoded is None:
+            return samples
+        if samples.nbytes > self.memory * GIB:
+            tell(f"{self.title}: {samples.nbytes / GIB:.2g} GiB, beyond data.memory, are read from {decoded}")
+            self.workers = 0  # copying them costs a tenth of what handing them over from another process does
+            return Mapped(decoded, samples.label)
+        return InMemory(torch.from_numpy(np.load(decoded)), samples.label)
 
 
 class CelebA(Folder):
@@ -200,20 +215,60 @@ class OnDisk:
             raise Bad(bad.path, bad.reason, self.advice) from None
         return {"real": real} | ({} if self.label is None else {"label": self.label[indices]})
 
-    def all(self) -> Tensor:
-        """uint8 [N, *shape], decoded once and kept in the cache folder as long as no file changes."""
-        cached = cache_folder("decoded") / f"{self.fingerprint()}.npy"
-        if not cached.exists():
-            array = np.empty((len(self), *self.shape), np.uint8)
+    def decoded(self) -> Path | None:
+        """An .npy file in the cache folder: uint8 [N, *shape], written when first asked for, one image at a time, and
+        kept as long as no file changes. None: it can't be, and why was told."""
+        path = cache_folder("decoded") / f"{self.fingerprint()}.npy"
+        try:
+            if not path.exists():
+                with FileLock(f"{path}.lock"):  # of several processes one decodes, the others find the file
+                    if not path.exists():
+                        self.decode_into(path)
+        except OSError as error:
+            tell(f"{path.parent}: {error.strerror}: images are not kept there, and are decoded again in each epoch")
+            return None
+        return path
+
+    def decode_into(self, path: Path) -> None:
+        for half in path.parent.glob(f".{path.name}.*.tmp"):  # of one who was killed
+            half.unlink()
+        if 1.1 * self.nbytes > (free := shutil.disk_usage(path.parent).free):
+            needs = f"{1.1 * self.nbytes / GIB:,.1f} GiB are needed and {free / GIB:,.1f} free (GANLAB_CACHE moves it)"
+            raise OSError(errno.ENOSPC, needs)
+        with atomic(path) as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(self), *self.shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            start, size, alone = file.tell(), self.nbytes // len(self), Lock()
 
             def fill(i: int) -> None:
-                array[i] = self.decode(self.paths[i]).numpy()
+                image = self.decode(self.paths[i]).contiguous().numpy()
+                with alone:  # written, not mapped: on a disk that is full, that is an error and no crash
+                    file.seek(start + i * size)
+                    file.write(image.data)
 
-            if bad := [bad for bad in tried(fill, self.paths, "reading images") if isinstance(bad, Bad)]:
+            if bad := [bad for bad in tried(fill, self.paths, "decoding images once") if isinstance(bad, Bad)]:
                 refuse(bad, len(self), self.advice)
-            with atomic(cached) as file:
-                np.save(file, array)
-        return torch.from_numpy(np.load(cached))
+
+
+class Mapped:
+    """Images in an .npy file, of which those asked for are copied; the system keeps of it in memory what has room."""
+
+    def __init__(self, path: Path, label: Tensor | None):
+        self.path, self.label = path, label
+        self.images = np.asarray(np.load(path, mmap_mode="r"))
+
+    def __reduce__(self) -> Any:
+        return Mapped, (self.path, self.label)  # to another process goes the file's name
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fingerprint(self) -> str:
+        return self.path.stem
+
+    def take(self, indices: Tensor) -> dict[str, Tensor]:
+        real = torch.from_numpy(self.images.take(indices.numpy(), 0))
+        return {"real": real} | ({} if self.label is None else {"label": self.label[indices]})
 
 
 def refuse(bad: Sequence[Bad], total: int, advice: str = "", count: int | None = None) -> None:

@@ -193,7 +193,9 @@ class Pairs(DataModule):
         parts = {side: self.on_disk(side, paths, size) for side, paths in files.items()}
         if sum(part.nbytes for part in parts.values()) > self.memory * GIB:
             return Sides(parts)
-        return Sides({side: InMemory(part.all()) for side, part in parts.items()})
+        kept = {side: part.decoded() for side, part in parts.items()}  # None: no room for the file
+        held = lambda path: InMemory(torch.from_numpy(np.load(path)))
+        return Sides({side: held(path) if (path := kept[side]) else part for side, part in parts.items()})
 
     def check_sizes(self, split: str, files: Mapping[str, Sequence[Path]]) -> None:
         """Raises Unavailable where partners have different sizes."""

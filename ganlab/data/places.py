@@ -83,7 +83,7 @@ MOST = 8  # GiB of images from a zip
 
 
 def found_in(path: Path, title: str) -> Folder:
-    folder = Folder(str(path))
+    folder = Folder(str(path), disk=0)  # looked at once: from the files
     folder.advice = ""
     try:
         folder.facts()

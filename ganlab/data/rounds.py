@@ -3,7 +3,8 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any, Protocol
 
 import lightning as L
@@ -12,11 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganlab.data.imbalance import Balanced, imbalanced
+from ganlab.data.order import Order
 from ganlab.files import Unavailable, offline
 from ganlab.rng import seed_of
 from ganlab.schedule import samples
 
 GIB = 1 << 30
+AHEAD = 4  # rounds that a thread takes at once
+Taken = tuple[dict[str, Tensor], Tensor, Tensor]  # samples, whether mirrored, where a window is cut out
 
 
 class Samples(Protocol):
@@ -48,8 +52,8 @@ class InMemory:
         return InMemory(self.real.to(device), None if self.label is None else self.label.to(device))
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:
-        indices = indices.to(self.real.device)
-        return {"real": self.real[indices]} | ({} if self.label is None else {"label": self.label[indices]})
+        rows = lambda x: x.index_select(0, indices.to(x.device))  # on a CPU 20 times as fast as x[indices]
+        return {"real": rows(self.real)} | ({} if self.label is None else {"label": rows(self.label)})
 
     def fingerprint(self) -> str:
         content = hashlib.blake2b(digest_size=8)
@@ -67,7 +71,7 @@ class DataModule(L.LightningDataModule):
     rounds       rounds served at once at most
     flip         mirror each sample left to right with probability 1/2
     memory       GiB up to which a set that is in memory is kept on the device
-    workers      processes that read samples from disk
+    workers      processes that read samples from disk; 0: a thread of this one
     count        train on so many samples only, a choice that is the same in every run; None: on all. Scores still
                  compare with the whole split
     imbalance    train on so few samples of some classes that the last has this share of the first's, likewise (before
@@ -225,40 +229,6 @@ def drawn(total: int, count: int, purpose: str) -> tuple[Tensor, Tensor]:
     return order[:count].sort().values, order[count:].sort().values
 
 
-class Order:
-    """Which samples, which of them mirrored, and where each is cut, make up round r. Epochs follow one another without
-    a gap, so that a round may hold the end of one and the beginning of the next, and a set smaller than a batch works
-    too.
-
-    count      samples of the set: an epoch shows each once
-    balanced   what an epoch shows instead
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int, flip: bool = False, balanced: Balanced | None = None):
-        self.count = len(balanced) if balanced else count
-        self.batch_size, self.seed, self.flip, self.balanced = batch_size, seed, flip, balanced
-        self._epoch = lru_cache(maxsize=3)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-        order = torch.randperm(self.count, generator=generator)
-        if self.balanced:
-            order = self.balanced.epoch(generator)[order]
-        mirrored = torch.rand(self.count, generator=generator) < (0.5 if self.flip else 0.0)
-        return order, mirrored, torch.rand(self.count, 2, generator=generator)
-
-    def round(self, number: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
-        """(indices, whether mirrored, [n, 2] in [0, 1): where between top and bottom, left and right a window is cut)
-        of these rows of the whole run's batch."""
-        start, pieces = number * self.batch_size, []
-        stop = start + self.batch_size
-        for epoch in range(start // self.count, (stop - 1) // self.count + 1):
-            piece = slice(max(start - epoch * self.count, 0), min(stop - epoch * self.count, self.count))
-            pieces.append([part[piece] for part in self._epoch(epoch)])
-        order, mirrored, corner = (torch.cat(p)[rows] for p in zip(*pieces, strict=True))
-        return order, mirrored, corner
-
-
 class Rounds:
     """Serves rounds, up to `at_once` in a list, cut where the clock passes an event.
 
@@ -284,7 +254,7 @@ class Rounds:
         window: Sequence[int] | None = None,
     ):
         self.samples, self.order, self.device, self.start, self.window = samples, order, device, start, window
-        self.at_once, self.events, self.workers = at_once, events, workers
+        self.at_once, self.events, self.workers, self.pin = at_once, events, workers, device.type == "cuda"
         share = order.batch_size // world
         self.rows = slice(rank * share, (rank + 1) * share)
 
@@ -305,32 +275,44 @@ class Rounds:
         return min([self.at_once, *left])
 
     def _served(self) -> Iterator[dict[str, Tensor]]:
-        number = self.start
-        for batch in self._taken():
-            _, mirrored, corner = self.order.round(number, self.rows)
+        for batch, mirrored, corner in self._taken():
             batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
             if self.window is not None:
                 batch["real"] = cut(batch["real"], corner, self.window)
             yield as_input(batch, mirrored)
-            number += 1
 
-    def _taken(self) -> Iterator[dict[str, Tensor]]:
-        if isinstance(self.samples, InMemory):
-            number = self.start
-            while True:
-                yield self.samples.take(self.order.round(number, self.rows)[0])
-                number += 1
+    def _taken(self) -> Iterator[Taken]:
+        if isinstance(self.samples, InMemory) and self.samples.real.device.type == self.device.type:
+            yield from map(self._take, count(self.start))
+        elif not self.workers:
+            yield from self._taken_ahead()
         else:
-            pin, prefetch = self.device.type == "cuda", 4 if self.workers else None
-            indices = _Indices(self.order, self.rows, self.start)
             loader = DataLoader(
-                _Taking(self.samples), sampler=indices, batch_size=None, num_workers=self.workers,
-                pin_memory=pin, prefetch_factor=prefetch, persistent_workers=self.workers > 0,
+                _Taking(self.samples), sampler=_Indices(self.order, self.rows, self.start), batch_size=None,
+                num_workers=self.workers, pin_memory=self.pin, prefetch_factor=4, persistent_workers=True,
             )  # fmt: skip
-            for batch in loader:
+            for number, batch in enumerate(loader, self.start):
                 if isinstance(batch, str):
                     raise Unavailable(batch)
-                yield batch
+                yield batch, *self.order.round(number, self.rows)[1:]
+
+    def _take(self, number: int) -> Taken:
+        indices, mirrored, corner = self.order.round(number, self.rows)
+        return self.samples.take(indices), mirrored, corner
+
+    def _taken_ahead(self) -> Iterator[Taken]:
+        """By a thread, which waits for the disk while networks are trained."""
+
+        def some(first: int) -> list[Taken]:
+            taken = [self._take(number) for number in range(first, first + AHEAD)]
+            pinned = lambda batch: {k: v.pin_memory() for k, v in batch.items()} if self.pin else batch
+            return [(pinned(batch), mirrored, corner) for batch, mirrored, corner in taken]
+
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(some, self.start)
+            for first in count(self.start + AHEAD, AHEAD):
+                now, coming = coming.result(), pool.submit(some, first)
+                yield from now
 
 
 class _Indices:
@@ -338,10 +320,8 @@ class _Indices:
         self.order, self.rows, self.start = order, rows, start
 
     def __iter__(self) -> Iterator[Tensor]:
-        number = self.start
-        while True:
+        for number in count(self.start):
             yield self.order.round(number, self.rows)[0]
-            number += 1
 
 
 class _Taking(Dataset):
@@ -389,6 +369,7 @@ def as_input(batch: dict[str, Tensor], mirrored: Tensor | None = None) -> dict[s
     x = batch["real"]
     if x.dtype == torch.uint8:
         if mirrored is not None and mirrored.any():
-            x = torch.where(mirrored.to(x.device).view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+            rows = torch.arange(len(x)) + len(x) * mirrored
+            x = torch.cat((x, x.flip(-1))).index_select(0, rows.to(x.device))  # 5 times as fast as torch.where
         x = x.to(torch.get_default_dtype()).div_(127.5).sub_(1) if x.dim() == 4 else x.long()
     return {**batch, "real": x}

@@ -356,6 +356,8 @@ def load_statistics(path: str | Path, about: str | None = None) -> Kept:
     told = str(arrays.pop("extractor", ""))
     if about and told and told != about:
         raise ValueError(f"{path} was made through another extractor: {told[:200]}\n  here it is: {about}")
+    if about and not told and about.split(",")[0].endswith("-bf16"):
+        raise ValueError(f"{path} does not say that it was made in bf16: set extractor.precision=32")
     count = arrays.pop("n", np.array(0))
     if count.size != 1 or count.dtype.kind not in "iu" or count.min() < 0:
         raise ValueError(f"{path}: n is {count.dtype} {list(count.shape)}, and must be one whole number")

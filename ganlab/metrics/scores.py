@@ -144,7 +144,7 @@ class Scores(Metric):
                 continue
             x = outputs[output].to(count.device).double()
             if keep == "moments":
-                getattr(self, f"{side}_{output}_outer").add_(x.T @ x)
+                getattr(self, f"{side}_{output}_outer").addmm_(x.T, x)
             else:
                 getattr(self, f"{side}_{output}_square").add_(x.square().sum())
             if keep == "moments" or (output, "moments") not in self.wanted:

@@ -74,7 +74,7 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         h = self.conv(x, w)
         if self.strength is not None:
-            noise = torch.randn_like(h[:, :1]) if self.training else self.constant.to(h.dtype)
+            noise = h.new_empty(len(h), 1, *h.shape[2:]).normal_() if self.training else self.constant.to(h.dtype)
             h = h + self.strength.to(h.dtype) * noise
         return activated(h + self.bias.to(h.dtype)[:, None, None])
 

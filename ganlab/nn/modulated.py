@@ -53,7 +53,8 @@ class ModulatedConv2d(nn.Module):
         n, weight = len(x), weight * style[:, None, :, None, None]  # [N, out, C, k, k], eq. 1
         if self.demodulate:
             weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()  # eq. 3
-        x = x.reshape(1, -1, *x.shape[2:])  # [1, N C, H, W]
+        # contiguous: gradients of a 1x1 kernel are wrong on CPUs for a single sample in channels_last (torch 2.15)
+        x = x.contiguous().view(1, -1, *x.shape[2:])  # [1, N C, H, W]
         if self.filter is None:
             y = F.conv2d(x, weight.flatten(0, 1), padding=weight.shape[-1] // 2, groups=n)
             return y.unflatten(1, (n, -1)).squeeze(0)

@@ -21,6 +21,7 @@ class Term(nn.Module, ABC):
 
     player: Literal["D", "G"] = "D"
     grad_inputs: frozenset[str] = frozenset()  # of "fake" and "real": what it takes the gradient of D's opinion to
+    differentiates: frozenset[str] = frozenset()  # of "G" and "D": in whose gradient it has a gradient of its own
 
     def __init__(
         self,

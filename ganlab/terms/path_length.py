@@ -22,6 +22,7 @@ class PathLength(Term):
     """
 
     player = "G"
+    differentiates = frozenset({"G"})
     average: Tensor
 
     def __init__(self, weight: Any = 2.0, every: int = 4, decay: float = 0.99, **kwargs: Any):

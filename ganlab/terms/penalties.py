@@ -19,6 +19,8 @@ class Penalty(Term):
                 32: all of it, D's forward included, is made again in float32
     """
 
+    differentiates = frozenset({"D"})
+
     def __init__(self, weight: Any = 1.0, every: int = 1, precision: Literal[32] | None = None, **kwargs: Any):
         super().__init__(weight, every, **kwargs)
         if precision not in (None, 32):
