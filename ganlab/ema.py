@@ -21,7 +21,6 @@ class EMA(nn.Module):
         super().__init__()
         self.half_life, self.ramp = half_life, ramp
         self.seen = 0  # samples; saved with the module
-        self.known: Any = (None, None)  # whose tensors these are: looking them up takes longer than moving small ones
 
     def copy_of(self, G: nn.Module) -> nn.Module:
         return copy.deepcopy(G).eval().requires_grad_(False)
@@ -34,13 +33,9 @@ class EMA(nn.Module):
         if self.ramp is not None:
             half_life = min(half_life, self.seen * self.ramp)
         keep = 0.5 ** (samples / half_life) if half_life > 0 else 0.0
-        if self.known[0] != (id(G_ema), id(G)):
-            parts = [list(values) for net in (G_ema, G) for values in (net.parameters(), net.buffers())]
-            self.known = (id(G_ema), id(G)), parts
-        averages, copies, parameters, buffers = self.known[1]
-        torch._foreach_lerp_(averages, parameters, 1 - keep)
-        if copies:
-            torch._foreach_copy_(copies, buffers)
+        torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - keep)
+        for average, buffer in zip(G_ema.buffers(), G.buffers(), strict=True):
+            average.copy_(buffer)
 
     def get_extra_state(self) -> Any:
         return {"seen": self.seen}

@@ -22,6 +22,7 @@ from ganlab.curves import Curves
 from ganlab.ema import EMA
 from ganlab.gradient import frozen
 from ganlab.losses import Loss
+from ganlab.networks import align
 from ganlab.phase import Data, Phase, full, micro, output_of, size, take, wrap
 from ganlab.rng import BatchRNG, IndexedRNG, reseed, seed_of
 from ganlab.schedule import Schedule, at, within
@@ -196,9 +197,13 @@ class GAN(L.LightningModule):
         for player in self.players:
             own = [p for p in getattr(self, player).parameters() if p.requires_grad]
             heads = nn.ModuleList([term for term in self.terms.values() if term.player == player])
-            optimizers.append(self.optimizer[player]([*own, *(p for p in heads.parameters() if p.requires_grad)]))
+            theirs = [p for p in heads.parameters() if p.requires_grad]
+            optimizers.append(self.optimizer[player](list(dict.fromkeys([*own, *theirs]))))
             self.moving[player] = own  # and a term's trainable parts, which nobody freezes
         return optimizers
+
+    def on_train_start(self) -> None:
+        align(self.trainer.optimizers)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["clock"] = {"rounds": self.rounds, "seen": self.seen, "curves": self.curves.state()}

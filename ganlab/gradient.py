@@ -43,11 +43,12 @@ def squared_norm(gradients: list[Tensor]) -> Tensor:
 
 @contextmanager
 def frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """No gradients for these meanwhile."""
+    """No gradients for these meanwhile; afterwards those that had them have them again."""
+    held = [p for p in parameters if p.requires_grad]
     try:
-        for p in parameters:
+        for p in held:
             p.requires_grad_(False)
         yield
     finally:
-        for p in parameters:
+        for p in held:
             p.requires_grad_(True)

@@ -69,6 +69,23 @@ def alter(
         raise ValueError(f"{key}.freeze={freeze}: nothing is left that could move; to keep a player still, set stop")
 
 
+def channels_last(net: nn.Module) -> None:
+    """Weights and buffers of two-dimensional maps in that memory format; maps follow the weights."""
+    for t in (*net.parameters(), *net.buffers()):
+        if t.dim() == 4:
+            t.data = t.data.contiguous(memory_format=torch.channels_last)
+
+
+def align(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Gives what optimizers keep for each weight, as loaded from a file, the weight's memory format: fused ones walk
+    through both as they lie in memory, without a look at the format."""
+    for optimizer in optimizers:
+        for p, kept in optimizer.state.items():
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                    kept[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+
+
 def compile_in_place(gan: Any) -> None:
     """torch.compile for each player that nothing differentiates twice, which it can't do (G_ema stays as it is). State
     and names of parameters do not change.

@@ -75,7 +75,7 @@ def size(x: Data) -> int:
 
 
 def take(x: Data, rows: slice) -> Data:
-    return x if rows == slice(0, size(x)) else tree_map(lambda t: t[rows] if isinstance(t, Tensor) else t, x)
+    return tree_map(lambda t: t[rows] if isinstance(t, Tensor) and t.dim() else t, x)
 
 
 def micro(n: int, parts: int) -> list[slice]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ganlab import checkpoint, checks, launch, limits, resume
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
-from ganlab.networks import alter, compile_in_place, take_over
+from ganlab.networks import alter, channels_last, compile_in_place, take_over
 
 
 def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def build(settings: dict[str, Any]) -> Any:
     gan = GAN(**parts)
     speed = settings.get("speed") or {}
     if speed.get("channels_last"):
-        gan.to(memory_format=torch.channels_last)
+        channels_last(gan)
     if speed.get("compile"):
         compile_in_place(gan)
     return gan

@@ -78,6 +78,7 @@ def game(generator=None, discriminator=None, *, dim=2, seed=0, **kwargs):
     generator = generator if generator is not None else G(dim)
     discriminator = discriminator if discriminator is not None else mlp(dim, 16, 1)
     kwargs.setdefault("loss", NonSaturating())
+    kwargs.setdefault("together", False)  # what D is shown can be looked at; the other way is test_speed's
     kwargs.setdefault("optimizer", partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999)))
     return GAN(generator, discriminator, seed=seed, **kwargs)
 

@@ -198,7 +198,7 @@ def test_no_changed_value_goes_unnoticed(saved):
     path, content = saved
     whole = path.read_bytes()
     weight = next(v for v in content["state_dict"].values() if isinstance(v, torch.Tensor) and v.numel() > 100)
-    at = whole.find(weight.numpy().tobytes()[:64])
+    at = whole.find(weight.as_strided((16,), (1,)).numpy().tobytes())  # as they lie in memory
     assert at > 0
     for bit in (0, 7):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])

@@ -169,8 +169,8 @@ def test_learning_rates_may_differ_by_player():
 
 GAMES = {
     "r1": lambda: game(terms={"r1": R1(1.0, every=2)}),
-    "gp": lambda: game(terms={"gp": GradientPenalty()}, loss=Wasserstein(), n_critic=5, together=False),
-    "hinge": lambda: game(loss=Hinge(), together=False),  # one look of D at both rounds otherwise: test_speed
+    "gp": lambda: game(terms={"gp": GradientPenalty()}, loss=Wasserstein(), n_critic=5),
+    "hinge": lambda: game(loss=Hinge()),
 }
 
 
@@ -234,8 +234,8 @@ def labelled_batches(rounds):
 
 def test_real_cond_is_told_with_the_reals():
     """Labels of fakes drawn on their own: D hears the data's labels with the reals, the drawn ones with the fakes."""
-    d, apart = Labelled(mlp(2, 8, 1)), {"stop": {"G": 0.0}, "together": False}
-    gan = play(game(Labelled(G()), d, task=Generate(classes=3, labels="uniform"), **apart), labelled_batches(1))
+    d = Labelled(mlp(2, 8, 1))
+    gan = play(game(Labelled(G()), d, task=Generate(classes=3, labels="uniform"), stop={"G": 0.0}), labelled_batches(1))
     told = {tuple(c.tolist()) for c in d.told}
     assert (0, 1, 2, 0, 1, 2, 0, 1) in told
     assert tuple(gan.G.told[0].tolist()) in told
@@ -244,7 +244,7 @@ def test_real_cond_is_told_with_the_reals():
 
 def test_labels_of_the_data_go_to_both():
     d = Labelled(mlp(2, 8, 1))
-    gan = play(game(Labelled(G()), d, task=Generate(labels="data", classes=3), together=False), labelled_batches(1))
+    gan = play(game(Labelled(G()), d, task=Generate(labels="data", classes=3)), labelled_batches(1))
     assert all(c.tolist() == [0, 1, 2, 0, 1, 2, 0, 1] for c in d.told + gan.G.told)
 
 

@@ -5,34 +5,44 @@ import copy
 import pytest
 import torch
 from composing import group
-from test_catalogue import play, tiny, weights
+from play import trainer
+from test_catalogue import play, rounds, tiny, weights
 from torch import nn
 
+from ganlab.gradient import frozen
+from ganlab.networks import channels_last
+from ganlab.nn.minibatch import MinibatchStd
 from ganlab.together import Together, judges_each_alone
 
 SHAPE = (1, 16, 16)
+TOGETHER = {"wgan_gp": True, "dcgan": False, "sngan": False, "mlp": False, "stylegan2_ada": False}  # others: as it is
 
 
 def fast(model, **speed):
     return tiny(model, SHAPE, *(f"{key}={value}" for key, value in speed.items()))
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [5, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", group("model"))
-def test_the_fast_path_makes_the_plain_paths_weights(model, rounds):
+def test_the_fast_path_makes_the_plain_paths_weights(model, number):
     """channels_last and, where nothing speaks against it, one look of D: to the rounding of float64."""
     off = {"together": "false", "speed.channels_last": "false"}
-    plain = play(fast(model, **off).double(), rounds, SHAPE, precision="64-true")
-    quick = play(fast(model).double(), rounds, SHAPE, precision="64-true")
+    plain = play(fast(model, **off).double(), number, SHAPE, precision="64-true")
+    quick = play(fast(model).double(), number, SHAPE, precision="64-true")
+    if model in TOGETHER:
+        assert any(quick.together.found.values()) is TOGETHER[model]
+    kernels = [p for p in quick.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    last = [p.is_contiguous(memory_format=torch.channels_last) for p in kernels]
+    assert all(last) if not model.startswith("stylegan2") else not any(last)
     for name in (*plain.players, "G_ema"):
         a, b = weights(getattr(plain, name)), weights(getattr(quick, name))
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
 class Alone(nn.Module):
-    def __init__(self, middle=None):
+    def __init__(self, middle=None, dim=3):
         super().__init__()
-        self.a, self.middle, self.b = nn.Linear(3, 8), middle or nn.Tanh(), nn.Linear(8, 1)
+        self.a, self.middle, self.b = nn.Linear(dim, 8), middle or nn.Tanh(), nn.Linear(8, 1)
 
     def forward(self, x, cond=None):
         return self.b(self.middle(self.a(x)))[:, 0]
@@ -83,6 +93,74 @@ def test_whether_d_judges_each_sample_alone_is_found_out(make, alone):
     assert torch.equal(torch.get_rng_state(), state)
     for name, value in D.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("before", ["true", "false"])
+def test_a_run_goes_on_in_another_memory_format(before, tmp_path):
+    """What Adam keeps lies in the file as the weights lay; a fused step would take it for other weights' moments."""
+    after = {"true": "false", "false": "true"}[before]
+    make = lambda last: fast("dcgan", terms="[]", **{"speed.channels_last": last}).double()
+    data, doubled = rounds(6, SHAPE), {"precision": "64-true"}
+    loader = lambda part: torch.utils.data.DataLoader(part, batch_size=None)
+    whole, first, second = make(before), make(before), make(after)
+    trainer(**doubled).fit(whole, loader(data))
+    half = trainer(**doubled)
+    half.fit(first, loader(data[:3]))
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    trainer(max_epochs=2, **doubled).fit(second, loader(data[3:]), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    for name in ("G", "D", "G_ema"):
+        torch.testing.assert_close(weights(getattr(whole, name)), weights(getattr(second, name)), rtol=1e-6, atol=1e-8)
+
+
+def test_only_what_is_two_dimensional_changes_its_format():
+    net = nn.Sequential(nn.Conv3d(2, 3, 3), nn.Conv2d(2, 3, 3), nn.Linear(2, 3))
+    channels_last(net)
+    assert net[0].weight.is_contiguous()
+    assert net[1].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Keeping(Alone):
+    """Remembers what it computed, which can't be copied."""
+
+    def forward(self, x, cond=None):
+        self.kept = self.a(x)
+        return self.b(self.middle(self.kept))[:, 0]
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(2, 1))), lambda: Keeping(dim=2)])
+def test_discriminators_that_can_not_be_copied_are_played_with(make):
+    from play import game
+
+    from ganlab.terms.penalties import R1
+
+    data = [{"real": torch.randn(8, 2)} for _ in range(4)]
+    gan = game(discriminator=make(), terms={"r1": R1(every=2)}, together=None, n_critic=2)
+    trainer().fit(gan, torch.utils.data.DataLoader(data, batch_size=None))
+    assert gan.rounds == 4
+
+
+def test_batches_of_different_sizes_are_tried_each():
+    """8 and 8 samples in groups of 4 are as 16; 6 and 6 are not, since a group would be of both sides."""
+    from play import game
+
+    data = [{"real": torch.randn(n, 2, dtype=torch.float64)} for n in (8, 8, 6)]
+    make = lambda: nn.Sequential(nn.Linear(2, 8), MinibatchStd(4), nn.Linear(9, 1)).double()
+    ends = []
+    for together in (None, False):
+        torch.manual_seed(0)
+        gan = game(discriminator=make(), together=together).double()
+        trainer(precision="64-true").fit(gan, torch.utils.data.DataLoader(data, batch_size=None))
+        ends.append(weights(gan.D))
+        assert gan.together.found == ({(8, 8): True, (6, 6): False} if together is None else {})
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-9)
+
+
+def test_what_somebody_froze_stays_frozen():
+    still, moving = nn.Parameter(torch.ones(1), requires_grad=False), nn.Parameter(torch.ones(1))
+    with frozen([still, moving]):
+        assert not moving.requires_grad
+    assert moving.requires_grad
+    assert not still.requires_grad
 
 
 def test_one_forward_serves_both_sides():

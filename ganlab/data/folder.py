@@ -159,6 +159,8 @@ class Folder(Images):
     def load(self, split: str) -> Samples:
         samples = self.on_disk(split)
         decoded = samples.decoded() if samples.nbytes <= max(self.memory, self.disk) * GIB else None
+        if decoded is None and samples.nbytes <= self.memory * GIB:
+            return InMemory(samples.take(torch.arange(len(samples)))["real"], samples.label)
         if decoded is None:
             return samples
         if samples.nbytes > self.memory * GIB:
