@@ -43,7 +43,7 @@ COUNT, CHANNELS = Range(1, 10**9), Range(1, 1 << 16)
 
 # arguments of ganlab's own classes, and keys, by their last name: where a name is missing, any finite number will do
 NAMES = {
-    CHANNELS: "width z_dim w_dim code_dim embed shared codes features",
+    CHANNELS: "width z_dim w_dim code_dim embed shared codes features shapes",
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
@@ -59,7 +59,7 @@ NAMES = {
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory standing noise seconds pixels class_weights label purge_step""",
     SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
-    Range(0, 1, below=True): "betas dropout",
+    Range(0, 1, below=True): "betas dropout hold",
     Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
     Range(0, 1000): "lr",

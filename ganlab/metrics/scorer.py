@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
 from ganlab.files import arrays_in, atomic, cache_folder
@@ -242,7 +243,7 @@ class Scorer:
             rows = chosen_of(len(samples), self.n)[first : first + count]
             batch = as_batch(samples.take(rows), generator.device)
             made = generator.reconstruct(batch, first, self.seed)
-            return {"real": made["fake"], "target": made["real"]}
+            return {"real": tree_leaves(made["fake"])[0], "target": tree_leaves(made["real"])[0]}
 
         return look
 
