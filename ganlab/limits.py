@@ -43,7 +43,7 @@ COUNT, CHANNELS = Range(1, 10**9), Range(1, 1 << 16)
 
 # arguments of ganlab's own classes, and keys, by their last name: where a name is missing, any finite number will do
 NAMES = {
-    CHANNELS: "width z_dim w_dim code_dim embed shared codes features shapes",
+    CHANNELS: "width z_dim w_dim code_dim embed shared codes features",
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
@@ -70,6 +70,7 @@ NAMES = {
     Range(0, 255): "palette",
     Range(0, (1 << 16) - 1): "void",
     Range(4, 8192): "size",
+    Range(1, 1 << 14): "shapes",
     Range(0, (1 << 32) - 1): "seed seeds",
 }
 RANGES = {name: limit for limit, names in NAMES.items() for name in names.split()}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of
 from ganlab.rng import SampleRNG
@@ -307,10 +308,11 @@ class TranslateUnpaired(Translate):
         return Batch((batch["inputs"], batch["real"]), (batch["real"], batch["inputs"]))
 
     def show(self, x: Data) -> Tensor:
-        return x[0]
+        """The first of two things, or the only one."""
+        return tree_leaves(x)[0]
 
     def show_inputs(self, inputs: Data) -> Tensor:
-        return inputs[0]
+        return self.show(inputs)
 
     def columns(self, G: Any, made: Mapping[str, Data]) -> list[Tensor]:
         """Input, output, and the input again by the way back."""

@@ -20,7 +20,11 @@ from ganlab.checkpoint import Sampler
 from ganlab.data.halves import InvertedMNIST
 from ganlab.gan import GAN
 from ganlab.losses import LeastSquares
+from ganlab.metrics.extractors import Pixels
+from ganlab.metrics.fidelity import L1
+from ganlab.metrics.scorer import Scorer
 from ganlab.models import cyclegan, dcgan
+from ganlab.phase import Batch
 from ganlab.pool import Pooled
 from ganlab.rng import SampleRNG
 from ganlab.schedule import Linear
@@ -296,6 +300,13 @@ def test_all_are_inputs_and_reals():
     assert torch.equal(sampler["fake"][0], there(a))
 
 
+def test_one_side_can_be_translated_alone():
+    gan, a = game().float(), images(2)
+    fake, _ = gan.task.play(gan.G_ema, Batch(a, a))
+    assert torch.equal(gan.task.show(fake.fake), gan.G_ema.there(a))
+    assert gan.task.show_inputs(a) is a
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -376,6 +387,10 @@ def test_halves_of_a_set_share_no_image_and_test_images_have_partners(tmp_path):
     assert sorted(level("inputs")[:6]) == [0, 2, 4, 6, 8, 10]
     pairs = {(a, 255 - b) for a, b in zip(level("inputs"), level("real"), strict=True)}
     assert len(pairs) > 6  # no fixed partners
+    scorer = Scorer(Pixels(), {"l1": L1()}, n=4)
+    scorer.looking_at(game(), data.split("test"))
+    with pytest.raises(ValueError, match=r"scores.l1 compares with targets.*scores=\[fid\]"):
+        scorer.looking_at(game(), data.split("train"))
     with pytest.raises(ValueError, match=r"data.count=3"):
         InvertedMNIST(count=3)
 

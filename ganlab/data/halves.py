@@ -31,8 +31,9 @@ class InvertedMNIST(MNIST):
 
     def load(self, split: str) -> Sides:  # type: ignore[override]
         real = super().load(split).real
-        digits, others = (real[::2], real[1::2]) if split == "train" else (real, real)
-        return Sides({"inputs": InMemory(digits), "real": InMemory(255 - others)})
+        known = split == "test"
+        digits, others = (real, real) if known else (real[::2], real[1::2])
+        return Sides({"inputs": InMemory(digits), "real": InMemory(255 - others)}, partners=known)
 
     def train_dataloader(self) -> Together:
         parts = self.split("train").parts  # type: ignore[attr-defined]

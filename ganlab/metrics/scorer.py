@@ -225,6 +225,9 @@ class Scorer:
             why = "has targets" if noise else "starts from noise"
             raise ValueError(f"scores.{wrong[0].keys[0]} is for a G that {why}, and this one does not: leave it out")
         if not noise:
+            if self.comparing and not getattr(samples, "partners", True):
+                name = next(iter(self.comparing))
+                raise ValueError(f"scores.{name} compares with targets, and these images have none: use scores=[fid]")
             return self.translating(generator, samples)
         see = lambda images: named(self.extractor(images))["features"]
 
