@@ -19,12 +19,12 @@ from ganlab.metrics.extractors import Classifier
 from ganlab.metrics.fit import as_batch
 
 
-@torch.no_grad()
 def main(run: Path, root: str) -> None:
     path = find(str(run)) or ""
     sampler, size = Sampler.load(path), load(path)["ganlab"]["config"]["data"]["size"]
     data, classifier = MNIST(root, size=size), Classifier()
     classifier.prepare(data)
+    torch.set_grad_enabled(False)
     test = as_batch(data.split("test").take(torch.arange(len(data.split("test")))), sampler.device)
     x, label = test["real"], test["label"]
     made = [sampler((part, -part)) for part in x.split(250)]

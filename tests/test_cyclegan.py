@@ -405,7 +405,7 @@ def test_a_run_writes_scores_and_a_grid(tmp_path, monkeypatch):
             Image.fromarray(x.permute(1, 2, 0).numpy()).save(tmp_path / "sets" / side / f"{i}.png")
     best = run(
         tmp_path / "run", "model=cyclegan", "data=unpaired", f"data.root={tmp_path / 'sets'}", "extractor=pixels",
-        "scores=[fid]", "generator.width=4", "generator.blocks=1", "discriminator.width=4", "data.batch_size=10",
+        "scores=[fid]", "generator.width=4", "generator.blocks=1", "discriminator.width=4", "data.batch_size=50",
         "max_kimg=1", "metrics.every=1", "metrics.n=4", "callbacks.samples.every=1", "callbacks.samples.rows=2",
         "callbacks.samples.columns=6", "callbacks.watchdog=null",
     )  # fmt: skip
