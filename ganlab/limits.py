@@ -60,7 +60,7 @@ NAMES = {
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
         purge_step""",
     SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
-    Range(0, 1, below=True): "betas dropout",
+    Range(0, 1, below=True): "betas dropout hold",
     Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
     Range(0, 1000): "lr",
@@ -71,6 +71,7 @@ NAMES = {
     Range(0, 255): "palette",
     Range(0, (1 << 16) - 1): "void",
     Range(4, 8192): "size",
+    Range(1, 1 << 14): "shapes",
     Range(0, (1 << 32) - 1): "seed seeds",
 }
 RANGES = {name: limit for limit, names in NAMES.items() for name in names.split()}

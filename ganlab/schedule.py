@@ -31,12 +31,17 @@ def samples(kimg: float) -> int:
 
 
 class Linear:
-    """From `begin` to `end` in a straight line between `start` and `stop` kimg; constant before and after."""
+    """From `begin` to `end` in a straight line between `start` and `stop` kimg; constant before and after.
 
-    def __init__(self, begin: float = 1.0, end: float = 0.0, *, start: float = 0.0, stop: float):
+    hold   share of the time from `start` to `stop` that passes before anything changes
+    """
+
+    def __init__(self, begin: float = 1.0, end: float = 0.0, *, start: float = 0.0, stop: float, hold: float = 0.0):
         if stop <= start:
             raise ValueError(f"a schedule must stop after it starts: start={start}, stop={stop} (kimg)")
-        self.begin, self.end, self.start, self.stop = begin, end, start, stop
+        if not 0 <= hold < 1:
+            raise ValueError(f"hold={hold}: a share of the time, at least 0 and below 1")
+        self.begin, self.end, self.start, self.stop = begin, end, start + hold * (stop - start), stop
 
     def progress(self, seen: int) -> float:
         return min(1.0, max(0.0, (seen / 1000 - self.start) / (self.stop - self.start)))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of
 from ganlab.rng import SampleRNG
@@ -273,6 +274,49 @@ class Translate(Task):
     def show_inputs(self, inputs: Data) -> Tensor:
         """What G starts from, as pictures [N, C, h, w] in [-1, 1]."""
         return inputs
+
+    def columns(self, G: Any, made: Mapping[str, Data]) -> list[Tensor]:
+        """What a grid shows side by side: input, output, target.
+
+        G      G_ema: (inputs) -> fakes
+        made   what `GAN.reconstruct` gave
+        """
+        return [self.show_inputs(made["inputs"]), self.show(made["fake"]), self.show(made["real"])]
+
+
+class TranslateUnpaired(Translate):
+    """From images of one kind to images of another, and back: {"inputs", "real"}, which have nothing to do with one
+    another. G makes (fakes like the reals, fakes like the inputs) of both; scores and pictures are of the first."""
+
+    def __init__(self) -> None:
+        super().__init__(conditional=False)
+
+    def facts(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        if "inputs" not in known or known.get("maps"):
+            raise ValueError(
+                "task=translate_unpaired learns from two sets of images, which the data are not: use data=unpaired"
+            )
+        return {}
+
+    def check(self, gan: Any) -> None:
+        if not hasattr(gan.G, "back"):
+            raise ValueError(f"task=translate_unpaired: {type(gan.G).__name__} knows no way back: use model=cyclegan")
+        if names := [name for name, part in getattr(gan, "augment", {}).items() if hasattr(part, "least")]:
+            raise ValueError(f"augment.{names[0]} is for one image, and D is shown two: use augment=[] or [noise]")
+
+    def prepare(self, batch: dict[str, Any], rng: SampleRNG) -> Batch:
+        return Batch((batch["inputs"], batch["real"]), (batch["real"], batch["inputs"]))
+
+    def show(self, x: Data) -> Tensor:
+        """The first of two things, or the only one."""
+        return tree_leaves(x)[0]
+
+    def show_inputs(self, inputs: Data) -> Tensor:
+        return self.show(inputs)
+
+    def columns(self, G: Any, made: Mapping[str, Data]) -> list[Tensor]:
+        """Input, output, and the input again by the way back."""
+        return [self.show_inputs(made["inputs"]), self.show(made["fake"]), G(made["fake"][::-1])[1]]
 
 
 class Segment(Translate):

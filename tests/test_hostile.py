@@ -512,6 +512,7 @@ def put(node, path, value):
         ["data=toy", "model=mlp", "loss=unrolled", "augment=noise", "lr_schedule=cosine", "optimizer=rmsprop"],
         ["data=label_maps", "model=pix2pix", "scores=[psnr,ssim,lpips,segmentation]"],
         ["model=pix2pix", "task=inpaint_free"],
+        ["data=mnist_inverted", "model=cyclegan"],
         [
             "model=infogan",
             "+terms=[gp,cr,lecam,path_length]",

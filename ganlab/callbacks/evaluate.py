@@ -65,7 +65,7 @@ class Evaluate(Every):
         if not hasattr(gan.task, "draw"):
             self.split = data.unseen()
             self.scorer.n = min(self.scorer.n, len(data.split(self.split)))
-        self.scorer.looking_at(gan, data)  # refuses scores that do not go with the task
+        self.scorer.looking_at(gan, data.split(self.split))  # refuses scores that do not go with the task
         self.scorer.check(facts["shape"], device, len(data.split(self.split)), labels, classes)
         if self.scorer.needs_reals:
             self._reals = self.scorer.reals(data, self.split, device)

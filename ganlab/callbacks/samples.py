@@ -19,8 +19,8 @@ class SaveSamples(Every):
     reals           once, at the start
     fakes           G_ema on the same noise each time; with labels, one row for each of the first `rows` classes
     interpolation   between pairs of that noise, along great circles
-    outputs         where G starts from images: these, what G_ema makes of them, and what it was to make, side by side;
-                    of the test split, or where there is none of the training split
+    outputs         where G starts from images: what the task shows of them side by side (`Translate.columns`), as
+                    input, output, target; of the test split, or where there is none of the training split
 
     folder    where the files go
     rows, columns   of a grid
@@ -58,15 +58,14 @@ class SaveSamples(Every):
                 trainer, gan, "interpolation", gan.task.show(interpolated(gan, self.rows, self.columns, self.seed))
             )
 
+    @torch.no_grad()
     def outputs(self, trainer: Any, gan: Any) -> None:
         samples = trainer.datamodule.split(trainer.datamodule.unseen())
         across = max(1, self.columns // 3)
         chosen = chosen_of(len(samples), self.rows * across)
         made = gan.reconstruct(as_batch(samples.take(chosen), gan.device), seed=self.seed)
-        pictures = beside(
-            gan.task.show_inputs(made["inputs"]), gan.task.show(made["fake"]), gan.task.show(made["real"])
-        )
-        self.publish(trainer, gan, "outputs", pictures, 3 * across)
+        columns = gan.task.columns(gan, made)
+        self.publish(trainer, gan, "outputs", beside(*columns), len(columns) * across)
 
     def publish(self, trainer: Any, gan: Any, name: str, pictures: Tensor, columns: int | None = None) -> None:
         kimg = round(gan.seen / 1000)

@@ -21,12 +21,15 @@ VOID = 255  # in a map of classes: not labelled, does not count
 
 
 class Sides:
-    """Sets of samples side by side. A shorter one begins again at its end."""
+    """Sets of samples side by side. A shorter one begins again at its end.
+
+    partners   whether samples at the same place go together
+    """
 
     label = None
 
-    def __init__(self, parts: Mapping[str, Samples]):
-        self.parts = dict(parts)
+    def __init__(self, parts: Mapping[str, Samples], partners: bool = True):
+        self.parts, self.partners = dict(parts), partners
 
     def __len__(self) -> int:
         return max(map(len, self.parts.values()))
@@ -192,10 +195,11 @@ class Pairs(DataModule):
             self.check_sizes(split, files)
         parts = {side: self.on_disk(side, paths, size) for side, paths in files.items()}
         if sum(part.nbytes for part in parts.values()) > self.memory * GIB:
-            return Sides(parts)
+            return Sides(parts, self.PARTNERS)
         kept = {side: part.decoded() for side, part in parts.items()}  # None: no room for the file
         held = lambda path: InMemory(torch.from_numpy(np.load(path)))
-        return Sides({side: held(path) if (path := kept[side]) else part for side, part in parts.items()})
+        sides = {side: held(path) if (path := kept[side]) else part for side, part in parts.items()}
+        return Sides(sides, self.PARTNERS)
 
     def check_sizes(self, split: str, files: Mapping[str, Sequence[Path]]) -> None:
         """Raises Unavailable where partners have different sizes."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
 from ganlab.files import arrays_in, atomic, cache_folder
@@ -224,6 +225,9 @@ class Scorer:
             why = "has targets" if noise else "starts from noise"
             raise ValueError(f"scores.{wrong[0].keys[0]} is for a G that {why}, and this one does not: leave it out")
         if not noise:
+            if self.comparing and not getattr(samples, "partners", True):
+                name = next(iter(self.comparing))
+                raise ValueError(f"scores.{name} compares with targets, and these images have none: use scores=[fid]")
             return self.translating(generator, samples)
         see = lambda images: named(self.extractor(images))["features"]
 
@@ -242,7 +246,7 @@ class Scorer:
             rows = chosen_of(len(samples), self.n)[first : first + count]
             batch = as_batch(samples.take(rows), generator.device)
             made = generator.reconstruct(batch, first, self.seed)
-            return {"real": made["fake"], "target": made["real"]}
+            return {"real": tree_leaves(made["fake"])[0], "target": tree_leaves(made["real"])[0]}
 
         return look
 
