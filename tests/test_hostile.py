@@ -37,7 +37,7 @@ from ganlab.data.rounds import Order, Rounds
 from ganlab.data.scan import Names, images_below
 from ganlab.files import Remote, Unavailable, arrays_in, fetch, unpack
 from ganlab.metrics.scorer import load_statistics
-from ganlab.metrics.weights import read
+from ganlab.weights import read
 
 ROOT = Path(__file__).parent.parent
 

@@ -216,7 +216,7 @@ def chosen(samples: Samples, rows: Tensor) -> Samples:
     if isinstance(samples, InMemory):
         taken = samples.take(rows)
         return InMemory(taken["real"], taken.get("label"))
-    return Chosen(samples, rows)
+    return samples.subset(rows) if hasattr(samples, "subset") else Chosen(samples, rows)
 
 
 def drawn(total: int, count: int, purpose: str) -> tuple[Tensor, Tensor]:
@@ -321,11 +321,12 @@ class Rounds:
                 yield self.samples.take(self.order.round(number, self.rows)[0])
                 number += 1
         else:
-            pin, prefetch = self.device.type == "cuda", 4 if self.workers else None
+            workers = 0 if getattr(self.samples, "in_memory", False) else self.workers
+            pin, prefetch = self.device.type == "cuda", 4 if workers else None
             indices = _Indices(self.order, self.rows, self.start)
             loader = DataLoader(
-                _Taking(self.samples), sampler=indices, batch_size=None, num_workers=self.workers,
-                pin_memory=pin, prefetch_factor=prefetch, persistent_workers=self.workers > 0,
+                _Taking(self.samples), sampler=indices, batch_size=None, num_workers=workers,
+                pin_memory=pin, prefetch_factor=prefetch, persistent_workers=workers > 0,
             )  # fmt: skip
             for batch in loader:
                 if isinstance(batch, str):
@@ -337,10 +338,11 @@ class _Indices:
     def __init__(self, order: Order, rows: slice, start: int):
         self.order, self.rows, self.start = order, rows, start
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         number = self.start
         while True:
-            yield self.order.round(number, self.rows)[0]
+            indices, _, corner = self.order.round(number, self.rows)
+            yield indices, corner
             number += 1
 
 
@@ -351,8 +353,11 @@ class _Taking(Dataset):
     def __init__(self, samples: Samples):
         self.samples = samples
 
-    def __getitem__(self, indices: Any) -> dict[str, Tensor] | str:
+    def __getitem__(self, asked: Any) -> dict[str, Tensor] | str:
+        indices, corner = asked
         try:
+            if hasattr(self.samples, "windows"):  # of images of any size, each round has its own part
+                return self.samples.windows(indices, corner)
             return self.samples.take(indices)
         except Unavailable as error:
             return str(error)
