@@ -110,10 +110,9 @@ def main() -> None:
         targets = images(given.data / name, given.scale)
         for way, enlarge in ways.items():
             psnr, ssim, lpips = scored(enlarge, targets, given.scale, extractor)
-            note = PUBLISHED.get((name, given.scale)) if way == "bicubic" else None
-            print(
-                f"{name:<8}{way:<12}{psnr:>9.2f}{ssim:>9.4f}{lpips:>9.4f}" + (f"   published: {note}" if note else "")
-            )
+            known = PUBLISHED.get((name, given.scale)) if way == "bicubic" else None
+            note = f"   published: {known}" if known else ""
+            print(f"{name:<8}{way:<12}{psnr:>9.2f}{ssim:>9.4f}{lpips:>9.4f}{note}")
         if given.sheets:
             sheet(ways, targets, given.scale, given.sheets / f"{name}.png")
 
