@@ -510,6 +510,7 @@ def put(node, path, value):
         ["data=toy", "model=mlp", "loss=unrolled", "augment=noise", "lr_schedule=cosine", "optimizer=rmsprop"],
         ["data=label_maps", "model=pix2pix", "scores=[psnr,ssim,lpips,segmentation]"],
         ["model=pix2pix", "task=inpaint_free"],
+        ["data=folder", "model=esrgan"],
         [
             "model=infogan",
             "+terms=[gp,cr,lecam,path_length]",
