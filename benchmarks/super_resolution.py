@@ -53,13 +53,11 @@ def made(way: Way, target: Tensor, scale: int) -> Tensor:
     return as_channels(levels(way(small.expand(-1, 3, -1, -1))), target.shape[1])
 
 
-def scored(way: Way, targets: list[Tensor], scale: int, see: Way) -> list[float]:
+def scored(fakes: list[Tensor], targets: list[Tensor], scale: int, see: Way) -> list[float]:
     """Means of PSNR and SSIM on Y, and of LPIPS."""
     scores = [fidelity.PSNR(True, scale), fidelity.SSIM(True, scale), fidelity.LPIPS()]
-    rows = []
-    for target in targets:
-        fake = made(way, target, scale) / 127.5 - 1
-        rows.append([score.compare(fake, target, see).item() for score in scores])
+    pairs = [(fake / 127.5 - 1, target) for fake, target in zip(fakes, targets, strict=True)]
+    rows = [[score.compare(fake, target, see).item() for score in scores] for fake, target in pairs]
     return torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
 
 
@@ -78,14 +76,13 @@ def trained(data: Path, output: Path, more: list[str]) -> list[str]:
     return [f"{name}={output / name / 'checkpoints' / 'last.ckpt'}" for name in ("srresnet", "srgan")]
 
 
-def sheet(ways: dict[str, Way], targets: list[Tensor], scale: int, path: Path, size: int = 128) -> None:
-    """A part of each image in a row: by each way, then as it is."""
+def sheet(rows: list[tuple[Tensor, ...]], path: Path, size: int = 128) -> None:
+    """The middle of each image in a row: by each way, then as it is."""
     parts = []
-    for target in targets:
-        shown = [*(made(way, target, scale) for way in ways.values()), levels(target)]
-        top, left = ((side - size) // 2 for side in target.shape[2:])
-        parts += [as_channels(x, 3)[..., top : top + size, left : left + size] / 127.5 - 1 for x in shown]
-    save_sheet(torch.cat(parts), path, len(ways) + 1)
+    for row in rows:
+        top, left = ((side - size) // 2 for side in row[0].shape[2:])
+        parts += [as_channels(x, 3)[..., top : top + size, left : left + size] / 127.5 - 1 for x in row]
+    save_sheet(torch.cat(parts), path, len(rows[0]))
 
 
 def main() -> None:
@@ -108,13 +105,14 @@ def main() -> None:
     print(f"{'':<8}{'':<12}{'PSNR, Y':>9}{'SSIM, Y':>9}{'LPIPS':>9}")
     for name in ("Set5", "Set14"):
         targets = images(given.data / name, given.scale)
-        for way, enlarge in ways.items():
-            psnr, ssim, lpips = scored(enlarge, targets, given.scale, extractor)
+        fakes = {way: [made(enlarge, x, given.scale) for x in targets] for way, enlarge in ways.items()}
+        for way in ways:
+            psnr, ssim, lpips = scored(fakes[way], targets, given.scale, extractor)
             known = PUBLISHED.get((name, given.scale)) if way == "bicubic" else None
             note = f"   published: {known}" if known else ""
-            print(f"{name:<8}{way:<12}{psnr:>9.2f}{ssim:>9.4f}{lpips:>9.4f}{note}")
+            print(f"{name:<8}{way:<12}{psnr:>9.2f}{ssim:>9.4f}{lpips:>9.4f}{note}", flush=True)
         if given.sheets:
-            sheet(ways, targets, given.scale, given.sheets / f"{name}.png")
+            sheet(list(zip(*fakes.values(), map(levels, targets), strict=True)), given.sheets / f"{name}.png")
 
 
 if __name__ == "__main__":
