@@ -230,6 +230,17 @@ class Relativistic(Loss):
         return self.pairs_of(phase, lambda x, y: F.softplus(x - y))
 
 
+class RelativisticAverage(Relativistic):
+    """Each real against the mean logit of the fakes, and each fake against that of the reals: RaSGAN of the same paper,
+    as ESRGAN plays it (Wang et al. 2018, arXiv:1809.00219, eq. 1 and 2)."""
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        return self.pairs_of(phase, lambda x, y: F.softplus(y.mean() - x) + F.softplus(y - x.mean()))
+
+    def generator(self, phase: Phase) -> Tensor:
+        return self.pairs_of(phase, lambda x, y: F.softplus(x - y.mean()) + F.softplus(x.mean() - y))
+
+
 class Unrolled(Loss):
     """Any loss, whose G looks `steps` moves of D ahead and learns through them (Metz et al. 2017, arXiv:1611.02163,
     eq. 7 to 9). The moves ahead are plain gradient steps of D's adversarial loss on this batch; D itself does not move.

@@ -73,6 +73,8 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     callbacks_and_loggers(settings)
     if alone:  # otherwise Lightning's hooks do it, in one process of several
         data.prepare_data()
+        for term in gan.terms.values():
+            getattr(term, "prepare", lambda: None)()
         for extractor in extractors:
             extractor.prepare(data)
     return settings

@@ -584,7 +584,7 @@ def load_checkpoint(path: Path) -> None:
 def load_weights(path: Path) -> None:
     import torch
 
-    from ganlab.metrics.weights import load_into, read
+    from ganlab.weights import load_into, read
 
     load_into(torch.nn.Linear(4, 2), read(path))
 

@@ -16,9 +16,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
+from ganlab import weights
 from ganlab.data.sets import Digits
 from ganlab.files import Remote, Unavailable, digest
-from ganlab.metrics import weights
 from ganlab.metrics.extractors import Classifier, Own, Pixels
 from ganlab.metrics.networks import CLIP, LPIPS, DINOv2, Inception, Torchvision
 from ganlab.metrics.resize import resized

@@ -37,7 +37,7 @@ from ganlab.data.rounds import Order, Rounds
 from ganlab.data.scan import Names, images_below
 from ganlab.files import Remote, Unavailable, arrays_in, fetch, unpack
 from ganlab.metrics.scorer import load_statistics
-from ganlab.metrics.weights import read
+from ganlab.weights import read
 
 ROOT = Path(__file__).parent.parent
 
@@ -513,6 +513,7 @@ def put(node, path, value):
         ["data=label_maps", "model=pix2pix", "scores=[psnr,ssim,lpips,segmentation]"],
         ["model=pix2pix", "task=inpaint_free"],
         ["data=mnist_inverted", "model=cyclegan"],
+        ["data=folder", "model=esrgan"],
         [
             "model=infogan",
             "+terms=[gp,cr,lecam,path_length]",

@@ -35,6 +35,10 @@ FORMULAS = {
     "ClippedWasserstein": (mean(FAKE) - mean(REAL), -mean(FAKE)),
     "Equilibrium": (-mean(REAL), -mean(FAKE)),  # k starts at 0
     "Relativistic": (mean([softplus(y - x) for x, y in pairs]), mean([softplus(x - y) for x, y in pairs])),
+    "RelativisticAverage": (
+        mean([softplus(mean(FAKE) - x) for x in REAL]) + mean([softplus(y - mean(REAL)) for y in FAKE]),
+        mean([softplus(x - mean(FAKE)) for x in REAL]) + mean([softplus(mean(REAL) - y) for y in FAKE]),
+    ),
 }
 COMPOSED = {"Unrolled"}  # of another loss
 

@@ -23,6 +23,7 @@ from ganlab.data.decode import Bad, decode, header, whole
 from ganlab.data.images import Images
 from ganlab.data.rounds import GIB, InMemory, Samples
 from ganlab.data.scan import EXTENSIONS, Found, Names, images_below
+from ganlab.data.windows import Files, Windows
 from ganlab.files import Remote, Unavailable, atomic, cache_folder, fetch, unpack, write_text
 
 SKIP = ", or leave out what can't be read: data.on_bad=skip"
@@ -40,6 +41,8 @@ class Folder(Images):
     memory     GiB up to which the images are kept in memory; they were decoded once, into the cache folder
     disk       GiB up to which, beyond `memory`, they are read from there; still beyond, `workers` processes decode the
                files in each epoch
+    crop       "center": images are scaled to cover `size`, and the middle is cut out. "random": they stay as large as
+               they are, and a window of `size` is cut out, in each epoch another
     on_bad     "error": a file that can't be read is refused. "skip": every file is decoded once, those that can't be
                are left out, and listed in the cache folder; what was found is kept until a file changes
     """
@@ -47,10 +50,12 @@ class Folder(Images):
     def __init__(
         self, root: str | None = None, workers: int = 2, attributes: str | None = None,
         attribute_names: Sequence[str] | None = None, on_bad: Literal["error", "skip"] = "error",
-        disk: float = 64.0, **kwargs: Any,
+        disk: float = 64.0, crop: Literal["center", "random"] = "center", **kwargs: Any,
     ):  # fmt: skip
         super().__init__(root, workers=workers, **kwargs)
-        self.disk = disk
+        if crop not in ("center", "random"):
+            raise ValueError(f"data.crop={crop!r}: must be center or random")
+        self.disk, self.crop = disk, crop
         if on_bad not in ("error", "skip"):
             raise ValueError(f"data.on_bad={on_bad!r}: must be error or skip")
         self.attributes, self.attribute_names, self.on_bad, self.advice = attributes, attribute_names, on_bad, SKIP
@@ -158,6 +163,8 @@ class Folder(Images):
 
     def load(self, split: str) -> Samples:
         samples = self.on_disk(split)
+        if self.crop == "random":
+            return self.windows(samples)
         decoded = samples.decoded() if samples.nbytes <= max(self.memory, self.disk) * GIB else None
         if decoded is None and samples.nbytes <= self.memory * GIB:
             return InMemory(samples.take(torch.arange(len(samples)))["real"], samples.label)
@@ -168,6 +175,34 @@ class Folder(Images):
             self.workers = 0  # copying them costs a tenth of what handing them over from another process does
             return Mapped(decoded, samples.label)
         return InMemory(torch.from_numpy(np.load(decoded)), samples.label)
+
+    def windows(self, samples: "OnDisk") -> Windows:
+        """Parts of these images, which stay as large as they are.
+
+        Raises:
+            Unavailable: one is smaller than a part
+        """
+        channels, *size = samples.shape
+        headers = list(tried(lambda i: header(samples.paths[i]), samples.paths, "looking at images"))
+        if bad := [found for found in headers if isinstance(found, Bad)]:
+            refuse(bad, len(samples), self.advice)
+        sizes = [found[:2] for found in headers if not isinstance(found, Bad)]
+        small = [i for i, (h, w) in enumerate(sizes) if h < size[0] or w < size[1]]
+        if small:
+            h, w = sizes[small[0]]
+            others = f", and {len(small) - 1:,} others are too small" if len(small) > 1 else ""
+            raise Unavailable(
+                f"data.crop=random cuts {size[0]}x{size[1]} out of images as large as they are, and "
+                f"{samples.paths[small[0]]} has {h}x{w}{others}: remove what is small, or set data.size to "
+                f"{min(map(min, sizes))} or less"
+            )
+        files, about = Files(samples.paths, channels), stamp(samples.paths, channels)
+        if channels * sum(h * w for h, w in sizes) > self.memory * GIB:
+            return Windows(files, size, samples.label, about)
+        decoded = list(tried(files.__getitem__, samples.paths, "reading images"))
+        if bad := [image for image in decoded if isinstance(image, Bad)]:
+            refuse(bad, len(samples), self.advice)
+        return Windows([image for image in decoded if not isinstance(image, Bad)], size, samples.label, about)
 
 
 class CelebA(Folder):

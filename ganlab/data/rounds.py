@@ -220,7 +220,7 @@ def chosen(samples: Samples, rows: Tensor) -> Samples:
     if isinstance(samples, InMemory):
         taken = samples.take(rows)
         return InMemory(taken["real"], taken.get("label"))
-    return Chosen(samples, rows)
+    return samples.subset(rows) if hasattr(samples, "subset") else Chosen(samples, rows)
 
 
 def drawn(total: int, count: int, purpose: str) -> tuple[Tensor, Tensor]:
@@ -284,7 +284,7 @@ class Rounds:
     def _taken(self) -> Iterator[Taken]:
         if isinstance(self.samples, InMemory) and self.samples.real.device.type == self.device.type:
             yield from map(self._take, count(self.start))
-        elif not self.workers:
+        elif not self.workers or getattr(self.samples, "in_memory", False):
             yield from self._taken_ahead()
         else:
             loader = DataLoader(
@@ -298,7 +298,7 @@ class Rounds:
 
     def _take(self, number: int) -> Taken:
         indices, mirrored, corner = self.order.round(number, self.rows)
-        return self.samples.take(indices), mirrored, corner
+        return shown(self.samples, indices, corner), mirrored, corner
 
     def _taken_ahead(self) -> Iterator[Taken]:
         """By a thread, which waits for the disk while networks are trained."""
@@ -315,13 +315,19 @@ class Rounds:
                 yield from now
 
 
+def shown(samples: Any, indices: Tensor, corner: Tensor) -> dict[str, Tensor]:
+    """Of images of any size, each round has its own part."""
+    return samples.windows(indices, corner) if hasattr(samples, "windows") else samples.take(indices)
+
+
 class _Indices:
     def __init__(self, order: Order, rows: slice, start: int):
         self.order, self.rows, self.start = order, rows, start
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for number in count(self.start):
-            yield self.order.round(number, self.rows)[0]
+            indices, _, corner = self.order.round(number, self.rows)
+            yield indices, corner
 
 
 class _Taking(Dataset):
@@ -331,9 +337,10 @@ class _Taking(Dataset):
     def __init__(self, samples: Samples):
         self.samples = samples
 
-    def __getitem__(self, indices: Any) -> dict[str, Tensor] | str:
+    def __getitem__(self, asked: Any) -> dict[str, Tensor] | str:
+        indices, corner = asked
         try:
-            return self.samples.take(indices)
+            return shown(self.samples, indices, corner)
         except Unavailable as error:
             return str(error)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ganlab.files import Remote, Unavailable, atomic, cache_folder
 from ganlab.metrics.fit import accuracy, as_floats, fit_classifier
-from ganlab.metrics.weights import load_into, obtain
 from ganlab.rng import reseed
+from ganlab.weights import load_into, obtain
 
 
 class Extractor(nn.Module, ABC):

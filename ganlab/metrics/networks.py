@@ -21,7 +21,7 @@ from ganlab.metrics.extractors import Extractor
 from ganlab.metrics.fit import as_floats
 from ganlab.metrics.resize import WAYS, How, check_way, resized
 from ganlab.metrics.vit import DINOv2Network
-from ganlab.metrics.weights import load_into, obtain
+from ganlab.weights import load_into, obtain
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP_SCALE = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

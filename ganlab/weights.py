@@ -1,4 +1,4 @@
-"""Weights of networks that scores look through: found, checked, and read without running anything in the file."""
+"""Weights of networks that scores and terms look through: found, checked, read without running anything in the file."""
 
 import io
 import math
@@ -14,13 +14,16 @@ from torch import Tensor
 
 from ganlab.files import Remote, Unavailable, cache_folder, digest, fetch, inflates
 
-HINT = "Or give its path as extractor.weights=FILE; or train without scores: metrics.enabled=false"
 
-
-def obtain(remote: Remote, given: str | None = None, checksum: str | None = None) -> tuple[dict[str, Tensor], str]:
+def obtain(
+    remote: Remote, given: str | None = None, checksum: str | None = None, key: str = "extractor",
+    instead: str = "train without scores: metrics.enabled=false",
+) -> tuple[dict[str, Tensor], str]:  # fmt: skip
     """(state dict, first 8 digits of the file's sha256) of a file of the user's, or of the usual one, downloaded.
 
     checksum   of the given file, "sha256:..."; None: it is taken as it is
+    key        whose `weights` and `checksum` these are
+    instead    what else to do where there are none
 
     Raises:
         Unavailable: there is no such file, it is another one, or it can't be read
@@ -28,13 +31,14 @@ def obtain(remote: Remote, given: str | None = None, checksum: str | None = None
     """
     expected = (checksum or "").lower().removeprefix("sha256:")
     if checksum is not None and (not given or not re.fullmatch(r"[0-9a-f]{8,64}", expected)):
-        raise ValueError(f"extractor.checksum={checksum}: must be sha256:..., of the file in extractor.weights")
-    path = Path(given).expanduser() if given else fetch(remote, cache_folder("weights"), HINT)
+        raise ValueError(f"{key}.checksum={checksum}: must be sha256:..., of the file in {key}.weights")
+    hint = f"Or give its path as {key}.weights=FILE; or {instead}"
+    path = Path(given).expanduser() if given else fetch(remote, cache_folder("weights"), hint)
     if not path.is_file():
-        raise Unavailable(f"extractor.weights={given}: there is no such file")
+        raise Unavailable(f"{key}.weights={given}: there is no such file")
     found = digest(path)
     if not found.startswith(expected):
-        raise Unavailable(f"extractor.weights={given} is another file than expected: sha256:{found}, not {checksum}")
+        raise Unavailable(f"{key}.weights={given} is another file than expected: sha256:{found}, not {checksum}")
     return read(path), found[:8]
 
 
