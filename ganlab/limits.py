@@ -48,9 +48,10 @@ NAMES = {
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep""",
-    Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks preview border",
+    Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
+        overlap""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention""",
+        starts attention tile""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
