@@ -159,7 +159,7 @@ def test_if_none_can_be_translated_it_fails(tmp_path):
 def test_an_output_that_can_not_be_written_ends_it(tmp_path):
     picture(tmp_path / "in" / "a.png")
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(Unavailable, match="output=.*out can't be written to"):
+    with pytest.raises(Unavailable, match=r"output=.*out can't be written to"):
         used(tmp_path, stored(tmp_path, task("Translate")))
 
 
