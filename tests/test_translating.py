@@ -1,6 +1,9 @@
 """A trained generator applied to other people's images: nothing of them is lost, and what can't be done is said."""
 
 import io
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from ganlab.checkpoint import AtomicIO, Sampler
 from ganlab.files import Unavailable
 from ganlab.models import dcgan, pix2pix
 from ganlab.rng import IndexedRNG
+from ganlab.settings import drop_settings_of_what_was_removed
 from ganlab.tasks import Generate, Restore, Segment, Translate
 from ganlab.translate import translate
 from ganlab.translator import Translator
@@ -386,6 +390,36 @@ def test_the_command_has_every_argument_of_the_function(tmp_path):
     folder = translate(**OmegaConf.to_container(cfg))
     assert folder == tmp_path / "run" / "translated" / "in"
     assert np.array_equal(np.array(Image.open(folder / "a.png")), 255 - x)
+
+
+def test_a_translator_can_do_without_d():
+    """What is learned without an adversarial term, to compare with; a loss that is not there has no settings."""
+    given = ["experiment=segment_camvid", "discriminator=null", "loss=none"]
+    cfg = composed(*given)
+    drop_settings_of_what_was_removed(cfg, given)
+    assert cfg.loss is cfg.discriminator is None
+    with pytest.raises(ValueError, match=r"loss.weight.G=2: there is no adversarial loss"):
+        drop_settings_of_what_was_removed(composed(*given, "loss.weight.G=2"), [*given, "loss.weight.G=2"])
+
+
+DOCS = (Path(__file__).parent.parent / "docs" / "translate.md").read_text()
+COMMANDS = [shlex.split(line)[2:] for line in DOCS.splitlines() if line.startswith("python -m ganlab")]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_docs_commands_compose(command):
+    module, *overrides = command
+    assert composed(*overrides, name=module.partition(".")[2] or "train")
+
+
+def test_the_docs_python_runs(tmp_path, monkeypatch):
+    """With a network at hand in place of a run's."""
+    torch.manual_seed(0)
+    (example,) = re.findall(r"```python\n(.*?)```", DOCS, re.S)
+    monkeypatch.setattr("ganlab.load", lambda path: sampler(Pair(), Translate(), shape=[3, 16, 16]))
+    namespace = {}
+    exec(compile(example.replace("480, 640", "48, 64"), "docs/translate.md", "exec"), namespace)
+    assert namespace["result"].shape == (3, 48, 64)
 
 
 def test_the_tasks_own_targets_do_not_matter():
