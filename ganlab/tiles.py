@@ -16,8 +16,8 @@ def mirrored(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def starts(size: int, side: int, overlap: int) -> list[int]:
-    """Where tiles of `side` begin that cover `size` >= side, neighbours sharing at least `overlap` <= side / 2."""
-    return [*range(0, size - side, side - overlap), size - side]
+    """Where tiles of `side` begin that cover `size` >= side; neighbours share at least `overlap` <= side / 2."""
+    return [0] if size == side else [*range(0, size - side, side - overlap), size - side]
 
 
 def joined(parts: Iterable[tuple[int, Tensor]], side: int, dim: int) -> Iterator[Tensor]:

@@ -23,7 +23,9 @@ def test_images_are_continued_as_numpy_does_it(size):
     assert torch.equal(mirrored(x[:, :1, :1], size), x[:, :1, :1].expand(-1, *size))
 
 
-@pytest.mark.parametrize(("size", "side", "overlap"), [(64, 64, 16), (65, 64, 32), (1000, 64, 16), (300, 100, 50)])
+@pytest.mark.parametrize(
+    ("size", "side", "overlap"), [(64, 64, 16), (64, 64, 64), (9, 9, 128), (65, 64, 32), (1000, 64, 16), (300, 100, 50)]
+)
 def test_tiles_cover_all_and_three_never_meet(size, side, overlap):
     at = starts(size, side, overlap)
     covered = np.zeros(size, int)
