@@ -224,6 +224,7 @@ class Sampler(nn.Module):
         self.options: dict[str, Any] = {}
         self.kimg: float | None = None  # how long it was trained, where that is known
         self.card: dict[str, Any] | None = None  # of an exported model
+        self.arguments: Mapping[str, Any] = {}  # what G was made with, where that is known
         if hasattr(task, "check"):
             task.check(self)
 
@@ -261,7 +262,7 @@ class Sampler(nn.Module):
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"checkpoint={path}: its weights do not fit the generator: {str(error)[:1000]}") from None
         sampler = cls(G, task)
-        sampler.kimg, sampler.card = kimg, card
+        sampler.kimg, sampler.card, sampler.arguments = kimg, card, arguments
         return sampler
 
     def at(self, device: str) -> "Sampler":

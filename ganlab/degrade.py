@@ -36,6 +36,13 @@ class Degradation(nn.Module, ABC):
         return inputs
 
 
+class Nothing(Degradation):
+    """Images as they are: of an autoencoder."""
+
+    def forward(self, x: Tensor, rng: SampleRNG) -> Tensor:
+        return x
+
+
 class Noise(Degradation):
     """Gaussian noise.
 

@@ -43,14 +43,15 @@ COUNT, CHANNELS = Range(1, 10**9), Range(1, 1 << 16)
 
 # arguments of ganlab's own classes, and keys, by their last name: where a name is missing, any finite number will do
 NAMES = {
-    CHANNELS: "width z_dim w_dim code_dim embed shared codes features growth",
+    CHANNELS: "width z_dim w_dim code_dim embed shared codes features growth units",
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep""",
-    Range(0, 10_000): "mapping minibatch_std continuous interpolations styles workers rollbacks preview border",
+    Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
+        overlap""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention""",
+        starts attention tile""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample

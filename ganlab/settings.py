@@ -99,15 +99,19 @@ def callbacks_and_loggers(settings: dict[str, Any]) -> tuple[list[Any], list[Any
 
 def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when the command line takes r1 itself away, and its
-    `discriminator: {width: 16}` where the model has none.
+    `discriminator: {width: 16}` where the model has none; a model's `loss: {weight: ...}` where loss=none.
 
     Raises:
-        ValueError: a term, a score or a discriminator has settings and was not chosen at all
+        ValueError: a term, a score, a loss or a discriminator has settings and was not chosen at all
     """
     if cfg.discriminator is not None and "_target_" not in cfg.discriminator:
         if given := [o for o in overrides if o.lstrip("+").startswith("discriminator")]:
             raise ValueError(f"{given[0]}: this model has no discriminator")
         cfg.discriminator = None
+    if cfg.loss is not None and "_target_" not in cfg.loss:
+        if given := [o for o in overrides if o.lstrip("+").startswith("loss.")]:
+            raise ValueError(f"{given[0]}: there is no adversarial loss")
+        cfg.loss = None
     for group in ("terms", "augment", "scores"):
         removed = any(o.lstrip("~").startswith(f"{group}=") for o in overrides)
         with open_dict(cfg):

@@ -236,8 +236,8 @@ def test_a_stored_task_brings_its_degradation_and_nothing_else():
 # --------------------------------------------------------------------------------------------------------- degradations
 
 ALL = [
-    degrade.Noise(), degrade.Blur(), degrade.Grayscale(), degrade.JPEG([5, 60]), degrade.Downscale(2), degrade.Center(),
-    degrade.Blocks(), degrade.FreeForm(),
+    degrade.Nothing(), degrade.Noise(), degrade.Blur(), degrade.Grayscale(), degrade.JPEG([5, 60]),
+    degrade.Downscale(2), degrade.Center(), degrade.Blocks(), degrade.FreeForm(),
 ]  # fmt: skip
 
 
