@@ -68,10 +68,12 @@ def by(checkpoint: str, scale: int) -> Way:
     return sampler
 
 
-def trained(data: Path, output: Path, more: list[str]) -> list[str]:
+def trained(data: Path, output: Path, squeezenet: str | None, more: list[str]) -> list[str]:
     """NAME=CHECKPOINT of each run."""
     for name in ("srresnet", "srgan"):
         given = [f"experiment={name}_t91", f"data.root={data / 'T91'}", f"hydra.run.dir={output / name}", *more]
+        if name == "srgan" and squeezenet:
+            given.append(f"terms.content.weights={squeezenet}")
         subprocess.run([sys.executable, "-m", "ganlab", *given], check=True)
     return [f"{name}={output / name / 'checkpoints' / 'last.ckpt'}" for name in ("srresnet", "srgan")]
 
@@ -96,7 +98,10 @@ def main() -> None:
     own = sys.argv[1:]
     own, more = (own[: own.index("--")], own[own.index("--") + 1 :]) if "--" in own else (own, [])
     given = parser.parse_args(own)
-    checkpoints = [*(trained(given.data, given.train, more) if given.train else []), *given.checkpoints]
+    checkpoints = [
+        *(trained(given.data, given.train, given.squeezenet, more) if given.train else []),
+        *given.checkpoints,
+    ]
     extractor = LPIPS("squeeze", given.squeezenet)
     extractor.prepare()
     ways: dict[str, Way] = {"bicubic": lambda x: enlarged(x, given.scale)}
