@@ -138,6 +138,12 @@ def test_g_learns_from_features_and_the_network_stays_out_of_the_run(tmp_path):
     assert of(grey.double()).dtype == torch.float64
 
 
+def test_images_that_are_too_small_for_the_network_are_refused(tmp_path):
+    x = torch.zeros(1, 3, 12, 12)
+    with pytest.raises(ValueError, match=r"terms.content: squeezenet1_1 .* \[12, 12\]: set data.size=32"):
+        content(tmp_path)(phase("G", fake=x, real=x, D=None))
+
+
 def test_weights_are_missed_before_the_first_move(tmp_path, monkeypatch):
     """Also where the term starts much later: with the ways out."""
     monkeypatch.setenv("GANLAB_CACHE", str(tmp_path))

@@ -122,7 +122,13 @@ class Content(Term):
         (network,) = self.network
         x = x[:, :3] if x.shape[1] > 2 else x[:, :1].expand(-1, 3, -1, -1)
         mean, deviation = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in IMAGENET)
-        seen = network.to(x.device, x.dtype)(((x + 1) / 2 - mean) / deviation)
+        try:
+            seen = network.to(x.device, x.dtype)(((x + 1) / 2 - mean) / deviation)
+        except RuntimeError:
+            size = list(x.shape[2:])
+            if min(size) >= 32:  # something else
+                raise
+            raise ValueError(f"terms.content: {self.net} can't look at images of {size}: set data.size=32") from None
         return [full(seen[name]) for name in self.layers]
 
     def forward(self, phase: Phase) -> Tensor:
