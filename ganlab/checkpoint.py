@@ -252,7 +252,8 @@ class Sampler(nn.Module):
             raise ValueError(f"checkpoint={path} does not say what its generator is")
         models = ("ganlab.models", *trust)
         kind, arguments = described(config["generator"], models, "generator")
-        task = build(config["task"], ("ganlab.tasks", "ganlab.degrade", *trust), "task")
+        parts = {"degradation": ("ganlab.degrade", *trust)}
+        task = build(config["task"], ("ganlab.tasks", *trust), "task", parts)
         try:
             with torch.random.fork_rng(devices=[]):
                 check_room(kind, arguments, state)

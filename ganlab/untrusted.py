@@ -43,21 +43,19 @@ def tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors(child, f"{path}.{key}" if path else str(key))
 
 
-def build(config: Any, allowed: Sequence[str], what: str) -> Any:
-    """The object that a stored config describes, see `described`; its arguments may be such objects, of plain values.
+def build(config: Any, allowed: Sequence[str], what: str, objects: Mapping[str, Sequence[str]] | None = None) -> Any:
+    """The object that a stored config describes, see `described`.
+
+    objects   {an argument that may be such an object itself, of plain values: the packages of its class}
 
     Raises:
         ValueError: the config names anything else, or the class can't be called so
     """
-    nested = (
-        {k for k, v in config.items() if isinstance(v, Mapping) and "_target_" in v}
-        if isinstance(config, Mapping)
-        else ()
-    )
-    parts = {k: described(config[k], allowed, f"{what}.{k}") for k in nested}
-    kind, arguments = described({k: v for k, v in config.items() if k not in parts} if parts else config, allowed, what)
+    given = config if isinstance(config, Mapping) else {}
+    parts = {k: build(given[k], inside, f"{what}.{k}") for k, inside in (objects or {}).items() if given.get(k)}
+    kind, arguments = described({k: v for k, v in given.items() if k not in parts} if parts else config, allowed, what)
     try:
-        return kind(**arguments, **{k: part(**given) for k, (part, given) in parts.items()})
+        return kind(**arguments, **parts)
     except ValueError:
         raise
     except Exception as error:

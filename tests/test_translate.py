@@ -222,15 +222,17 @@ def test_a_stored_task_brings_its_degradation_and_nothing_else():
     of = lambda target: {
         "_target_": "ganlab.tasks.Restore", "degradation": {"_target_": target, "sigma": 5.0}, "conditional": False,
     }  # fmt: skip
-    task = build(of("ganlab.degrade.Noise"), ("ganlab.tasks", "ganlab.degrade"), "task")
+    own, parts = ("ganlab.tasks",), {"degradation": ("ganlab.degrade",)}
+    task = build(of("ganlab.degrade.Noise"), own, "task", parts)
     assert task.degradation.sigma == 5.0
-    for evil in ("os.system", "ganlab.files.fetch", "torch.nn.Linear"):
+    for evil in ("os.system", "ganlab.files.fetch", "torch.nn.Linear", "ganlab.tasks.Generate"):
         with pytest.raises(ValueError, match="which is not ganlab's own"):
-            build(of(evil), ("ganlab.tasks", "ganlab.degrade"), "task")
+            build(of(evil), own, "task", parts)
     deeper = of("ganlab.degrade.Noise")
     deeper["degradation"]["sigma"] = {"_target_": "ganlab.degrade.Noise"}
-    with pytest.raises(ValueError, match="not plain values"):
-        build(deeper, ("ganlab.tasks", "ganlab.degrade"), "task")
+    for config, allowed in ((deeper, parts), (of("ganlab.degrade.Noise"), None)):
+        with pytest.raises(ValueError, match="not plain values"):
+            build(config, own, "task", allowed)
 
 
 # --------------------------------------------------------------------------------------------------------- degradations
