@@ -378,7 +378,7 @@ def test_memory_cache_and_files_serve_the_same(tmp_path):
             served.append([b for chunk in take(rounds, 10) for b in chunk])
         files = [decode(Path(root) / "ab"[i % 2] / f"{i}.png", (3, 8, 8)) for i in (0, 2, 4, 1, 3, 5)]
         if count is None:
-            indices, mirrored = order.round(3)
+            indices, mirrored, _ = order.round(3)
             by_hand = [files[i].flip(-1) if m else files[i] for i, m in zip(indices, mirrored, strict=True)]
             assert torch.equal(served[0][0]["real"], torch.stack(by_hand).float() / 127.5 - 1)
             assert served[0][0]["label"].tolist() == [int(i > 2) for i in indices]
