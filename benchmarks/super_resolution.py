@@ -23,6 +23,7 @@ from ganlab.data.decode import whole
 from ganlab.data.images import as_channels
 from ganlab.degrade import Downscale
 from ganlab.metrics import fidelity
+from ganlab.metrics.fit import as_shown
 from ganlab.metrics.networks import LPIPS
 from ganlab.nn.upscaling import enlarged
 from ganlab.pictures import save_sheet
@@ -41,16 +42,11 @@ def images(folder: Path, scale: int) -> list[Tensor]:
     return found
 
 
-def levels(x: Tensor) -> Tensor:
-    """uint8, as a viewer sees them."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
 @torch.no_grad()
 def made(way: Way, target: Tensor, scale: int) -> Tensor:
     """What a way makes of a small version of the image, uint8 with as many channels."""
     small = Downscale(scale)(target, IndexedRNG(0, range(1)))
-    return as_channels(levels(way(small.expand(-1, 3, -1, -1))), target.shape[1])
+    return as_channels(as_shown(way(small.expand(-1, 3, -1, -1))), target.shape[1])
 
 
 def scored(fakes: list[Tensor], targets: list[Tensor], scale: int, see: Way) -> list[float]:
@@ -117,7 +113,7 @@ def main() -> None:
             note = f"   published: {known}" if known else ""
             print(f"{name:<8}{way:<12}{psnr:>9.2f}{ssim:>9.4f}{lpips:>9.4f}{note}", flush=True)
         if given.sheets:
-            sheet(list(zip(*fakes.values(), map(levels, targets), strict=True)), given.sheets / f"{name}.png")
+            sheet(list(zip(*fakes.values(), map(as_shown, targets), strict=True)), given.sheets / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class Subject:
         import torch
         from tqdm import tqdm
 
-        from ganlab.metrics.scorer import as_shown
+        from ganlab.metrics.fit import as_shown
 
         size, images = self.settings["batch_size"], []
         for first in tqdm(range(0, n, size), desc="samples", leave=False, disable=None):

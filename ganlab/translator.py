@@ -9,7 +9,8 @@ from torch import Tensor
 from ganlab.checkpoint import Sampler
 from ganlab.data.decode import MOST_PIXELS
 from ganlab.data.images import as_channels
-from ganlab.degrade import Hole, as_levels
+from ganlab.degrade import Hole
+from ganlab.metrics.fit import as_shown
 from ganlab.phase import Batch, full, wrap
 from ganlab.rng import IndexedRNG
 from ganlab.tasks import Segment
@@ -156,7 +157,7 @@ class Translator:
             raise ValueError(f"its {width}x{height} pixels would be too many, {MOST_PIXELS:,} at most")
         parts: dict[str, list[Tensor]] = {name: [] for name in self.makes}
         for strip in self.strips(inputs):
-            parts[self.makes[-1]].append(seen(self.task.show(strip[None])))
+            parts[self.makes[-1]].append(as_shown(self.task.show(strip[None]).float())[0])
             if "classes" in parts:
                 parts["classes"].append(strip.argmax(0, keepdim=True).to(torch.uint8))
         return {name: torch.cat(some, 1) for name, some in parts.items()}
@@ -172,7 +173,7 @@ class Translator:
         if "" in made and len(made[""]) in (1, 3) and len(picture) in (2, 4) and not filled:
             alpha = F.interpolate(picture[None, -1:].float(), made[""].shape[1:], mode="bilinear", antialias=True)
             made[""] = torch.cat([made[""], alpha[0].round().to(torch.uint8)])
-        return made | {"before": seen(self.task.show_inputs(inputs[None]))}
+        return made | {"before": as_shown(self.task.show_inputs(inputs[None]).float())[0]}
 
     def note(self, height: int, width: int) -> str | None:
         """What is to be said, once, of tiles where G looks further than they allow."""
@@ -201,11 +202,6 @@ class Translator:
         other[:, near[0], near[1]] = x[:, near[0], near[1]]
         a, b = (self.made(image)[:, middle[0], middle[1]] for image in (x, other))
         return bool((a - b).abs().max() > VISIBLE)
-
-
-def seen(x: Tensor) -> Tensor:
-    """[1, C, H, W] in [-1, 1] -> uint8 [C, H, W]."""
-    return as_levels(x.float())[0].to(torch.uint8)
 
 
 def up(n: int, multiple: int) -> int:

@@ -21,7 +21,7 @@ from ganlab.callbacks.watchdog import Watchdog
 from ganlab.checkpoint import sync_buffers
 from ganlab.conf import CONF
 from ganlab.data.pairs import Sides
-from ganlab.data.rounds import DataModule, InMemory, Together
+from ganlab.data.rounds import DataModule, InMemory, Zipped
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
 from ganlab.settings import build, complete, drop_settings_of_what_was_removed, made
@@ -233,7 +233,7 @@ class Inverted(DataModule):
         return Sides({"inputs": InMemory(255 - samples.real), "real": samples})
 
     def train_dataloader(self):
-        return Together({name: self.served(part, self.seed) for name, part in self.split("train").parts.items()})
+        return Zipped({name: self.served(part, self.seed) for name, part in self.split("train").parts.items()})
 
 
 @pytest.mark.slow

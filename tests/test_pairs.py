@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from ganlab.data.pairs import VOID, LabelMaps, Pairs, SideBySide, Sides, Unpaired
-from ganlab.data.rounds import InMemory, Order, Rounds, Together, as_input, cut
+from ganlab.data.rounds import InMemory, Order, Rounds, Zipped, as_input, cut
 from ganlab.files import Unavailable
 
 CPU = torch.device("cpu")
@@ -293,7 +293,7 @@ def test_unpaired_folders_have_orders_and_lengths_of_their_own(tmp_path):
 
 def test_rounds_side_by_side_end_at_the_same_events():
     samples = {name: InMemory(torch.full((n, 1, 4, 4), n, dtype=torch.uint8)) for name, n in (("a", 5), ("b", 3))}
-    served = Together(
+    served = Zipped(
         {k: Rounds(v, Order(len(v), 4, 0), device=CPU, at_once=8, events=[0.02]) for k, v in samples.items()}
     )
     lists = [chunk for chunk, _ in zip(served, range(2), strict=False)]

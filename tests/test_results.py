@@ -8,8 +8,8 @@ from composing import prepared, run
 from made import SHARED, scored
 
 from ganlab.checkpoint import Sampler
+from ganlab.metrics.fit import as_shown
 from ganlab.metrics.frechet import FID
-from ganlab.metrics.scorer import as_shown
 from ganlab.settings import made
 
 pytestmark = pytest.mark.slow

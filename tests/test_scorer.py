@@ -20,13 +20,14 @@ from ganlab.files import Unavailable
 from ganlab.metrics.classes import ClassificationAccuracy, IntraFID
 from ganlab.metrics.diversity import InceptionScore, Vendi
 from ganlab.metrics.extractors import Pixels
+from ganlab.metrics.fit import as_shown
 from ganlab.metrics.frechet import FID
 from ganlab.metrics.kernels import CMMD, KID
 from ganlab.metrics.modes import Modes
 from ganlab.metrics.neighbours import PRDC
 from ganlab.metrics.networks import Inception, Torchvision
 from ganlab.metrics.protocol import Protocol
-from ganlab.metrics.scorer import Scorer, as_shown, chosen_of, load_statistics, save_statistics, shares
+from ganlab.metrics.scorer import Scorer, chosen_of, load_statistics, save_statistics, shares
 from ganlab.metrics.scores import Kept
 
 CPU = torch.device("cpu")

@@ -73,16 +73,8 @@ class Vitals:
         rng = lambda: BatchRNG(
             seed_of("vitals"), self.world * n, slice(self.rank * n, (self.rank + 1) * n), self.device
         )
-        phase = Phase(
-            "D",
-            gan.task.prepare(as_batch(trained, self.device), rng()),
-            gan.G,
-            gan.D,
-            gan.task.play,
-            (),
-            rng=rng(),
-            seen=gan.seen,
-        )
+        batch = gan.task.prepare(as_batch(trained, self.device), rng())
+        phase = Phase("D", batch, gan.G, gan.D, gan.task.play, (), rng=rng(), seen=gan.seen)
         if gan.D is not None and not getattr(gan.D, "is_autoencoder", False):  # whose logits are errors
             real, fake = opinion(phase.on_real.logits), opinion(phase.on_fake.logits)
             values["margin"] = above(real, fake)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from ganlab.data.pairs import Sides
-from ganlab.data.rounds import InMemory, Together
+from ganlab.data.rounds import InMemory, Zipped
 from ganlab.data.sets import MNIST
 from ganlab.rng import seed_of
 
@@ -35,6 +35,6 @@ class InvertedMNIST(MNIST):
         digits, others = (real, real) if known else (real[::2], real[1::2])
         return Sides({"inputs": InMemory(digits), "real": InMemory(255 - others)}, partners=known)
 
-    def train_dataloader(self) -> Together:
+    def train_dataloader(self) -> Zipped:
         parts = self.split("train").parts  # type: ignore[attr-defined]
-        return Together({side: self.served(part, seed_of(self.seed, side)) for side, part in parts.items()})
+        return Zipped({side: self.served(part, seed_of(self.seed, side)) for side, part in parts.items()})

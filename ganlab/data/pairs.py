@@ -13,7 +13,7 @@ from torch import Tensor
 from ganlab.data.decode import Bad, header, opened, reason_of, whole
 from ganlab.data.folder import Folder, OnDisk, tried
 from ganlab.data.images import as_channels, cover
-from ganlab.data.rounds import GIB, DataModule, InMemory, Samples, Together, chosen, drawn
+from ganlab.data.rounds import GIB, DataModule, InMemory, Samples, Zipped, chosen, drawn
 from ganlab.files import Unavailable
 from ganlab.rng import seed_of
 
@@ -217,7 +217,7 @@ class Pairs(DataModule):
                 told = [f"{path} has {width}x{height}" for path, (height, width) in zip(paths, both, strict=True)]
                 raise Unavailable(f"partners must have the same size: {' and '.join(told)}")
 
-    def train_dataloader(self) -> Together:
+    def train_dataloader(self) -> Zipped:
         """Both sides in the same order, mirrored and cut alike."""
         height, width = self.shape("real")[1:]
         larger = [round(side * (1 + self.jitter)) for side in (height, width)]
@@ -228,7 +228,7 @@ class Pairs(DataModule):
         if self.count is not None and self.count < len(shown):
             kept, _ = drawn(len(shown), self.count, "count")
             parts = {side: chosen(part, kept) for side, part in parts.items()}
-        return Together({side: self.served(part, self.seed_of(side), window) for side, part in parts.items()})
+        return Zipped({side: self.served(part, self.seed_of(side), window) for side, part in parts.items()})
 
     def seed_of(self, side: str) -> int:
         """Of a side's order."""

@@ -345,7 +345,7 @@ class _Taking(Dataset):
             return str(error)
 
 
-class Together:
+class Zipped:
     """Several sets served side by side: {name: what that set's rounds hold as "real"}."""
 
     def __init__(self, parts: Mapping[str, Rounds]):

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from ganlab.metrics.fit import as_shown
 from ganlab.metrics.scores import Kept, Score
 
 See = Callable[[Tensor], Tensor]  # images in [-1, 1] -> the extractor's features
@@ -52,7 +53,7 @@ class OfLevels(Compared):
         """[n], of levels 0 to 255."""
 
     def levels(self, x: Tensor) -> Tensor:
-        x = ((x.float() + 1) * 127.5).round().clamp(0, 255)
+        x = as_shown(x.float()).float()
         if self.luma and x.shape[1] == 3:
             weights = torch.tensor([65.481, 128.553, 24.966], device=x.device) / 255
             x = 16 + (x * weights[:, None, None]).sum(1, keepdim=True)

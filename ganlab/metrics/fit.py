@@ -11,6 +11,13 @@ def as_floats(x: Tensor) -> Tensor:
     return x / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
 
 
+def as_shown(x: Tensor) -> Tensor:
+    """Images in [-1, 1] as the uint8 that a viewer would see: rounded; other samples as they are."""
+    if x.dim() != 4 or x.dtype == torch.uint8:
+        return x
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def fit_classifier(
     net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, batch_size: int = 128, lr: float = 3e-3, seed: int = 0
 ) -> nn.Module:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ganlab.files import arrays_in, atomic, cache_folder
 from ganlab.metrics.extractors import Extractor
 from ganlab.metrics.fidelity import Compared
-from ganlab.metrics.fit import as_batch
+from ganlab.metrics.fit import as_batch, as_shown
 from ganlab.metrics.protocol import Protocol
 from ganlab.metrics.scores import ARRAYS, Given, Kept, Reads, Score, Scores, reads, short
 from ganlab.rng import IndexedRNG
@@ -376,10 +376,3 @@ def load_statistics(path: str | Path, about: str | None = None) -> Kept:
 def named(outputs: Any) -> dict[str, Tensor]:
     """What an extractor gave, by name."""
     return outputs if isinstance(outputs, dict) else {"features": outputs}
-
-
-def as_shown(x: Tensor) -> Tensor:
-    """Images in [-1, 1] as the uint8 that a viewer would see: rounded; other samples as they are."""
-    if x.dim() != 4 or x.dtype == torch.uint8:
-        return x
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganlab.nn.pyramid import image_shape, pyramid, widths
+from ganlab.nn.pyramid import pyramid, same_size, widths
 
 
 class ChannelwiseLinear(nn.Module):
@@ -46,13 +46,7 @@ class Generator(nn.Sequential):
     ):  # fmt: skip
         if bottleneck not in ("units", "channelwise"):
             raise ValueError(f"generator.bottleneck={bottleneck!r}: must be units or channelwise")
-        channels, *size = image_shape(shape, "context_encoder")
-        start, *given = inputs if inputs is not None else shape
-        if list(given) != size:
-            raise ValueError(
-                f"generator.inputs={list(inputs or ())}: context_encoder keeps the size, and is to make "
-                f"{size[0]}x{size[1]}: use another model, or a task that keeps it"
-            )
+        channels, start, size = same_size(shape, inputs, "context_encoder")
         doublings, base = pyramid(size[0], size[1], "context_encoder")
         maps = [width, *widths(width, doublings - 1)]  # channels, from the largest map to the smallest
         layers: list[nn.Module] = []

@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ganlab.nn.patchgan import Norm, PatchGAN, initialised, norm_layer
-from ganlab.nn.pyramid import image_shape, pyramid
+from ganlab.nn.pyramid import pyramid, same_size
 
 Pair = tuple[Tensor, Tensor]
 
@@ -67,13 +67,7 @@ class Generator(nn.Module):
         norm: Norm = "instance",
     ):  # fmt: skip
         super().__init__()
-        channels, *size = image_shape(shape, "cyclegan")
-        start, *given = inputs if inputs is not None else shape
-        if list(given) != size:
-            raise ValueError(
-                f"generator.inputs={list(inputs or ())}: cyclegan keeps the size, and is to make {size[0]}x{size[1]}: "
-                "set data.size"
-            )
+        channels, start, size = same_size(shape, inputs, "cyclegan")
         halvings = min(2, pyramid(size[0], size[1], "cyclegan")[0])
         self.multiple = 2**halvings  # of any size that will do
         blocks = blocks or (9 if min(size) >= 256 else 6)

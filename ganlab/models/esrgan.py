@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganlab.nn.upscaling import enlarged, scale_of, steps_of
+from ganlab.nn.upscaling import begin_at_enlargement, enlarged, scale_of, steps_of
 
 BETA = 0.2  # what a block adds is scaled by this
 
@@ -64,8 +64,6 @@ class Generator(nn.Module):
         super().__init__()
         self.scale, self.residual = scale_of(shape, inputs, "esrgan"), residual
         channels, start = shape[0], (inputs or shape)[0]
-        if residual and channels != start:
-            raise ValueError(f"generator.residual=true: {start} channels can't be added to {channels}: set it to false")
         conv = lambda have, out: nn.Conv2d(have, out, 3, padding=1)
         self.first = conv(start, width)
         rrdbs = [RRDB(width, growth or max(1, width // 2)) for _ in range(blocks)]
@@ -75,8 +73,7 @@ class Generator(nn.Module):
             self.up.extend([nn.Upsample(scale_factor=step), conv(width, width), nn.LeakyReLU(0.2)])
         self.last = nn.Sequential(conv(width, width), nn.LeakyReLU(0.2), end := conv(width, channels))
         if residual:
-            nn.init.zeros_(end.weight)
-            nn.init.zeros_(end.bias)  # type: ignore[arg-type]
+            begin_at_enlargement(end, start)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.nn.patchgan import Norm, PatchGAN, initialised, norm_layer
-from ganlab.nn.pyramid import image_shape, pyramid
+from ganlab.nn.pyramid import pyramid, same_size
 
 
 class Generator(nn.Module):
@@ -30,13 +30,7 @@ class Generator(nn.Module):
         norm: Norm = "instance", dropout: float = 0.5, tanh: bool = True,
     ):  # fmt: skip
         super().__init__()
-        channels, *size = image_shape(shape, "pix2pix")
-        start, *given = inputs if inputs is not None else shape
-        if list(given) != size:
-            raise ValueError(
-                f"generator.inputs={list(inputs or ())}: pix2pix keeps the size, and is to make {size[0]}x{size[1]}: "
-                "use another model, or pairs of one size"
-            )
+        channels, start, size = same_size(shape, inputs, "pix2pix")
         pyramid(size[0], size[1], "pix2pix")  # refuses sizes that can't be halved often enough
         most = min(8, *((side & -side).bit_length() - 1 for side in size))
         if depth is not None and not 1 <= depth <= most:

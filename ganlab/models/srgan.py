@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ganlab.nn.patchgan import Norm, norm_layer
 from ganlab.nn.pyramid import image_shape, pyramid
-from ganlab.nn.upscaling import enlarged, scale_of, steps_of
+from ganlab.nn.upscaling import begin_at_enlargement, enlarged, scale_of, steps_of
 
 
 class Block(nn.Module):
@@ -41,8 +41,6 @@ class Generator(nn.Module):
         super().__init__()
         self.scale, self.residual = scale_of(shape, inputs, "srresnet"), residual
         channels, start = shape[0], (inputs or shape)[0]
-        if residual and channels != start:
-            raise ValueError(f"generator.residual=true: {start} channels can't be added to {channels}: set it to false")
         self.first = nn.Sequential(nn.Conv2d(start, width, 9, padding=4), nn.PReLU())
         self.body = nn.Sequential(*(Block(width, norm) for _ in range(blocks)), *conv(width, width, norm))
         self.up = nn.Sequential()
@@ -50,8 +48,7 @@ class Generator(nn.Module):
             self.up.extend([*conv(width, width * step**2), nn.PixelShuffle(step), nn.PReLU()])
         self.last = nn.Conv2d(width, channels, 9, padding=4)
         if residual:
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+            begin_at_enlargement(self.last, start)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x)

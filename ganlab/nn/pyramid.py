@@ -15,6 +15,22 @@ def image_shape(shape: Sequence[int], model: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def same_size(shape: Sequence[int], inputs: Sequence[int] | None, model: str) -> tuple[int, int, list[int]]:
+    """(channels of the images, of what they are made from, [H, W] of both). inputs: None: as `shape`
+
+    Raises:
+        ValueError: they have different sizes, or are no images
+    """
+    channels, *size = image_shape(shape, model)
+    start, *given = inputs if inputs is not None else shape
+    if list(given) != size:
+        raise ValueError(
+            f"generator.inputs={list(inputs or ())}: {model} keeps the size, and is to make {size[0]}x{size[1]}: set "
+            "data.size, or use another model or task"
+        )
+    return channels, start, size
+
+
 def pyramid(height: int, width: int, model: str) -> tuple[int, tuple[int, int]]:
     """(doublings, (h, w) of the smallest map): as many doublings as leave the smaller side at 4 to 7.
 

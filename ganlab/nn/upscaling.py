@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganlab.nn.pyramid import image_shape
 
@@ -33,6 +33,21 @@ def steps_of(scale: int) -> list[int]:
             steps.append(factor)
             scale //= factor
     return steps
+
+
+def begin_at_enlargement(last: nn.Conv2d, start: int) -> None:
+    """Makes 0 of what is added to the enlargement of images of `start` channels.
+
+    Raises:
+        ValueError: it has other channels
+    """
+    if last.out_channels != start:
+        raise ValueError(
+            f"generator.residual=true: {start} channels can't be added to {last.out_channels}: set it to false"
+        )
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
 
 
 def enlarged(x: Tensor, scale: int) -> Tensor:
