@@ -252,7 +252,7 @@ class Sampler(nn.Module):
             raise ValueError(f"checkpoint={path} does not say what its generator is")
         models = ("ganlab.models", *trust)
         kind, arguments = described(config["generator"], models, "generator")
-        parts = {"degradation": ("ganlab.degrade", *trust)}
+        parts = {"degradation": ("ganlab.degrade", *trust), "medium": ("ganlab.media", *trust)}
         task = build(config["task"], ("ganlab.tasks", *trust), "task", parts)
         try:
             with torch.random.fork_rng(devices=[]):

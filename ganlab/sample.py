@@ -1,4 +1,4 @@
-"""python -m ganlab.sample checkpoint=FILE: images from a trained generator."""
+"""python -m ganlab.sample checkpoint=FILE: samples of a trained generator."""
 
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,8 @@ def sample(
     trust: list[str],
     standing: int = 0, interpolation: str = "slerp", styles: int = 0, scale: str = "coarse",
 ) -> Path:  # fmt: skip
-    """Writes the samples of a checkpoint's G_ema as PNG files, with a sheet of them and one of interpolations.
+    """Writes the samples of a checkpoint's G_ema as files, PNG where they are images, with a sheet of them; with images
+    comes one of interpolations.
 
     Raises:
         ValueError: the checkpoint can't be used, or it can't do what is asked
@@ -81,6 +82,8 @@ def sample(
             if styles:
                 table = mixed(sampler, styles, columns, seed, told(styles + columns), scale)
                 save_sheet(table, folder / f"{prefix}styles.png", columns + 1)
+        elif sampler.task.medium is not None:
+            sampler.task.medium.write(fakes, folder, start, prefix)
         else:
             with atomic(folder / f"{prefix}samples.npy") as file:
                 np.save(file, fakes.numpy())

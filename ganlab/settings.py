@@ -98,8 +98,9 @@ def callbacks_and_loggers(settings: dict[str, Any]) -> tuple[list[Any], list[Any
 
 
 def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when the command line takes r1 itself away, and its
-    `discriminator: {width: 16}` where the model has none; a model's `loss: {weight: ...}` where loss=none.
+    """An experiment's `terms: {r1: {weight: 0.1}}` stays behind when the command line takes r1 itself away, its
+    `discriminator: {width: 16}` where the model has none, its `data: {size: 16}` where the data are no images; a
+    model's `loss: {weight: ...}` where loss=none.
 
     Raises:
         ValueError: a term, a score, a loss or a discriminator has settings and was not chosen at all
@@ -112,6 +113,10 @@ def drop_settings_of_what_was_removed(cfg: DictConfig, overrides: Sequence[str])
         if given := [o for o in overrides if o.lstrip("+").startswith("loss.")]:
             raise ValueError(f"{given[0]}: there is no adversarial loss")
         cfg.loss = None
+    known = checks.arguments_of(hydra.utils.get_object(cfg.data._target_)) if "_target_" in cfg.data else None
+    if known is not None and "size" not in known and not any(o.lstrip("+").startswith("data.size") for o in overrides):
+        with open_dict(cfg):
+            cfg.data.pop("size", None)
     for group in ("terms", "augment", "scores"):
         removed = any(o.lstrip("~").startswith(f"{group}=") for o in overrides)
         with open_dict(cfg):

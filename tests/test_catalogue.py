@@ -2,7 +2,10 @@
 
 import json
 import os
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -26,14 +29,40 @@ from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
 from ganlab.settings import build, complete, drop_settings_of_what_was_removed, made
 
-SIZES = [(1, 16, 16), (3, 32, 32), (3, 16, 24)]
+IMAGE = (1, 16, 16)
+SIZES = [IMAGE, (3, 32, 32), (3, 16, 24)]
 
 
-def tiny(model, shape=(1, 16, 16), *overrides):
+@cache
+def served(model):
+    """The DataModule that a model is composed with."""
+    cfg = composed(f"model={model}", "experiment=tiny")
+    drop_settings_of_what_was_removed(cfg, ())
+    data = made(OmegaConf.to_container(cfg.data, resolve=True))
+    data.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")), global_rank=0, world_size=1, lightning_module=None
+    )
+    return data
+
+
+def is_of_images(model):
+    """Such a model takes images of any size; another one is tested with the set of its yaml."""
+    return len(served(model).facts()["shape"]) == 3
+
+
+def sizes():
+    shapes = {
+        model: SIZES if is_of_images(model) else [tuple(served(model).facts()["shape"])] for model in group("model")
+    }
+    return [(model, shape) for model in shapes for shape in shapes[model]]
+
+
+def tiny(model, shape=IMAGE, *overrides):
     cfg = composed(f"model={model}", "experiment=tiny", *overrides)
-    facts = {"classes": 10, "class_names": None, "frequencies": None, "several": False}
-    complete(cfg, {"shape": list(shape), "inputs": list(shape), **facts})
     drop_settings_of_what_was_removed(cfg, overrides)
+    facts = {"classes": 10, "class_names": None, "frequencies": None, "several": False}
+    images = {"shape": list(shape), "inputs": list(shape), **facts}
+    complete(cfg, images if is_of_images(model) else served(model).facts())
     gan = build(OmegaConf.to_container(cfg, resolve=True))
     for term in gan.terms.values():
         if hasattr(term, "network"):  # whose weights are too large for tests: any features will do
@@ -52,21 +81,25 @@ class Edges(torch.nn.Module):
         return {"edges": self.layer(x)}
 
 
-def rounds(n, shape, size=8):
+def rounds(model, n, shape=IMAGE, size=8):
+    """n rounds of `size` samples: images drawn at random, or what the model's own set serves."""
+    if not is_of_images(model):
+        batches = chain.from_iterable(served(model).train_dataloader())
+        return [{k: v[:size] for k, v in batch.items()} for batch in islice(batches, n)]
     generator = torch.Generator().manual_seed(0)
     image = lambda: torch.rand(size, *shape, generator=generator) * 2 - 1
     rounds = [{"real": image(), "label": torch.arange(size) % 10} for _ in range(n)]
     return [batch | {"inputs": -batch["real"]} for batch in rounds]  # a paired model's, and others do not look at them
 
 
-def samples(gan, n, shape):
-    """n of G_ema's, from noise or from images; where G makes several things at once, the first."""
-    made = gan.generate(0, n) if hasattr(gan.task, "draw") else gan.reconstruct(rounds(1, shape, n)[0])["fake"]
+def samples(model, gan, n, shape=IMAGE):
+    """n of G_ema's, from noise or from data; where G makes several things at once, the first."""
+    made = gan.generate(0, n) if hasattr(gan.task, "draw") else gan.reconstruct(rounds(model, 1, shape, n)[0])["fake"]
     return tree_leaves(made)[0]
 
 
-def play(gan, n, shape, **kwargs):
-    trainer(**kwargs).fit(gan, torch.utils.data.DataLoader(rounds(n, shape), batch_size=None))
+def play(model, gan, n, shape=IMAGE, **kwargs):
+    trainer(**kwargs).fit(gan, torch.utils.data.DataLoader(rounds(model, n, shape), batch_size=None))
     return gan
 
 
@@ -80,7 +113,7 @@ def test_both_players_and_the_average_move(model, precision):
     """Rounds until each player has moved twice: finite, both move, EMA moves and follows."""
     gan = tiny(model)
     before = {name: weights(getattr(gan, name)) for name in (*gan.players, "G_ema")}
-    play(gan, 2 * gan.every["G"], (1, 16, 16), precision=precision)
+    play(model, gan, 2 * gan.every["G"], precision=precision)
     for name, old in before.items():
         new = weights(getattr(gan, name))
         assert new.isfinite().all()
@@ -91,11 +124,10 @@ def test_both_players_and_the_average_move(model, precision):
     assert gan.loss is None or {"loss/D/adversarial", "loss/G/adversarial"} <= set(curves)
 
 
-@pytest.mark.parametrize("shape", SIZES, ids=str)
-@pytest.mark.parametrize("model", group("model"))
+@pytest.mark.parametrize(("model", "shape"), sizes(), ids=str)
 def test_every_size_and_channel_count(model, shape):
-    gan = play(tiny(model, shape), 1, shape)
-    x = samples(gan, 5, shape)
+    gan = play(model, tiny(model, shape), 1, shape)
+    x = samples(model, gan, 5, shape)
     assert x.shape == (5, *shape)
     assert x.abs().max() <= 30  # of order 1, also where no tanh bounds it
 
@@ -104,13 +136,13 @@ def test_every_size_and_channel_count(model, shape):
 def test_the_first_output_is_sane(model):
     """Before training: samples differ, none is saturated, D's logits are of order 1."""
     gan = tiny(model)
-    x = samples(gan, 16, (1, 16, 16))
+    x = samples(model, gan, 16)
     assert x.std(0).mean() > 1e-4
     assert x.abs().max() > 1 or (x.abs() > 0.999).float().mean() < 0.5  # some models have no tanh
     assert x.std() < 5
     if gan.D is None:
         return
-    batch = gan.task.prepare({"real": x, "inputs": -x, "label": torch.arange(16) % 10}, IndexedRNG(0, range(16)))
+    batch = gan.task.prepare(rounds(model, 1, size=16)[0], IndexedRNG(0, range(16)))
     shown, _ = gan.task.play(gan.G_ema, batch)  # as the task shows it to D: perhaps with more than the image
     shown = wrap(shown).fake
     logits = gan.D(shown) if batch.cond is None else gan.D(shown, batch.cond)
@@ -157,7 +189,7 @@ def watchdog(folder, **kwargs):
 def test_the_state_survives_a_checkpoint_bit_for_bit(model, tmp_path):
     """10 rounds, save, load, 10 rounds equal 20 rounds: networks, average, optimizers and every object with state. The
     20 are looked at by the watchdog, which leaves no trace and has nothing to say."""
-    data = rounds(20, (1, 16, 16))
+    data = rounds(model, 20)
     whole, first, second = (tiny(model) for _ in range(3))
     looks = watchdog(tmp_path, every=0.04, probe=0.08, n=32)
     trainer(callbacks=[LogCurves(0.04), looks]).fit(whole, datamodule=Few(data))
@@ -187,12 +219,12 @@ def resumed_in_group(folder):
     """Of each model: what differs, in this process, between some rounds and as many with a save and a load between."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(1)
-    data = [{k: v[rank::world] for k, v in batch.items()} for batch in rounds(20, (1, 16, 16), 16)]
     strategy = lambda: DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     new = lambda **kw: trainer(devices=world, strategy=strategy(), use_distributed_sampler=False, **kw)
     found = {}
     for model in group("model"):
         n = 2 * tiny(model).every["G"]
+        data = [{k: v[rank::world] for k, v in batch.items()} for batch in rounds(model, 20, size=16)]
         whole, first, second = (tiny(model) for _ in range(3))
         fit = lambda player, gan, some, **kw: player.fit(
             gan, torch.utils.data.DataLoader(some, batch_size=None), weights_only=True, **kw
@@ -239,10 +271,11 @@ class Inverted(DataModule):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", group("model"))
 def test_a_healthy_run_raises_no_alarm(model, tmp_path):
-    """20 kimg of digits with the shipped rules."""
+    """20 kimg of digits, or of the model's own set, with the shipped rules."""
     torch.manual_seed(0)
     data = made(OmegaConf.to_container(composed(f"model={model}", "experiment=tiny").data, resolve=True))
-    if not hasattr((gan := tiny(model, (1, 16, 16), "max_kimg=20")).task, "draw"):  # to which learning rates go down
+    gan = tiny(model, IMAGE, "max_kimg=20")  # to which learning rates go down
+    if is_of_images(model) and not hasattr(gan.task, "draw"):
         data = Inverted(data)
     data.events = [1.0]
     callbacks = [LogCurves(1.0), watchdog(tmp_path, every=1.0), Budget(20)]

@@ -43,12 +43,14 @@ def test_models_know_tensors_only(file):
     [
         f
         for f in FILES
-        if f in ("losses.py", "pool.py", "tasks.py", "ema.py", "augment.py", "ada.py") or f.startswith("terms/")
+        if f in ("losses.py", "pool.py", "ema.py", "augment.py", "ada.py") or f.startswith(("terms/", "tasks/"))
     ],
 )
 def test_losses_terms_tasks_know_a_phase_only(file):
     more = {"ada.py": {"ganlab.nn.filters", "ganlab.augment"}, "pool.py": {"ganlab.losses"}}
-    assert within(own(FILES[file]) - more.get(file, set()), "ganlab.phase", "ganlab.gradient", "ganlab.terms", *LEAVES)
+    more |= {f: {"ganlab.media", "ganlab.tasks"} for f in FILES if f.startswith("tasks/")}
+    known = ("ganlab.phase", "ganlab.gradient", "ganlab.terms", *more.get(file, ()), *LEAVES)
+    assert within(own(FILES[file]), *known)
     assert outside(FILES[file]) <= {"torch"} | ({"torchvision"} if file == "terms/content.py" else set())
 
 
@@ -73,6 +75,11 @@ def test_callbacks_know_metrics_and_checkpoints(file):
 def test_degradations_know_random_numbers_only():
     assert within(own(FILES["degrade.py"]), *LEAVES)
     assert outside(FILES["degrade.py"]) <= {"torch", "torchvision"}
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.startswith("media/")])
+def test_media_know_files_only(file):
+    assert within(own(FILES[file]), "ganlab.media", *LEAVES)
 
 
 def test_leaves_import_one_another_only():

@@ -22,6 +22,8 @@ class SaveSamples(Every):
     outputs         where G starts from images: what the task shows of them side by side (`Translate.columns`), as
                     input, output, target; of the test split, or where there is none of the training split
 
+    Beside a grid of samples that are no pictures, the first `columns` of them lie in a folder, each a file of its kind.
+
     folder    where the files go
     rows, columns   of a grid
     """
@@ -40,6 +42,7 @@ class SaveSamples(Every):
             if hasattr(gan.task, "draw"):  # otherwise each grid shows what is to be made
                 x = as_batch(samples.take(torch.arange(n)), torch.device("cpu"))["real"]
                 self.publish(trainer, gan, "reals", gan.task.show(x))
+                self.keep(trainer, gan, "reals", x)
 
     def act(self, trainer: Any, gan: Any) -> None:
         sync_buffers(gan)
@@ -51,7 +54,8 @@ class SaveSamples(Every):
         cond = torch.arange(self.rows, device=gan.device).repeat_interleave(self.columns) % classes if classes else None
         n = self.rows * self.columns
         fakes = gan.generate(0, n, self.seed, cond)
-        points = fakes.dim() == 2
+        points = fakes.dim() == 2 and gan.task.medium is None
+        self.keep(trainer, gan, "fakes", fakes)
         self.publish(trainer, gan, "fakes", gan.task.show(gan.generate(0, 10_000, self.seed) if points else fakes))
         if not points:
             self.publish(
@@ -66,6 +70,16 @@ class SaveSamples(Every):
         made = gan.reconstruct(as_batch(samples.take(chosen), gan.device), seed=self.seed)
         columns = gan.task.columns(gan, made)
         self.publish(trainer, gan, "outputs", beside(*columns), len(columns) * across)
+
+    def keep(self, trainer: Any, gan: Any, name: str, x: Tensor) -> None:
+        """What is no picture, as files and in TensorBoard."""
+        if gan.task.medium is None:
+            return
+        kimg, x = round(gan.seen / 1000), x[: self.columns].cpu()
+        gan.task.medium.write(x, self.folder / (name if name == "reals" else f"{name}_{kimg:06d}"))
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_text"):  # TensorBoard
+                gan.task.medium.log(logger.experiment, name, x, kimg)
 
     def publish(self, trainer: Any, gan: Any, name: str, pictures: Tensor, columns: int | None = None) -> None:
         kimg = round(gan.seen / 1000)

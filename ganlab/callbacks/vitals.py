@@ -104,7 +104,8 @@ class Vitals:
                 self.known = torch.cat([coarse(part) for part in parts])
                 others = torch.cat([coarse(as_batch(batch, self.device)["real"]) for batch in self.held_out])
                 self.chance = copies(others, self.known)
-            values["copies"] = copies(fake, self.known) - self.chance
+            if self.known.shape[1] == fake.shape[1]:  # the game is played with the data as they are
+                values["copies"] = copies(fake, self.known) - self.chance
         return values
 
 
@@ -124,10 +125,11 @@ def above(a: Tensor, b: Tensor) -> Tensor:
 
 
 def coarse(x: Data) -> Tensor:
-    """[N, d]: what D sees, or the first of it, images at no more than 8 pixels a side."""
+    """[N, d]: what D sees, or the first of it, images and clips at no more than 8 pixels a side."""
     x = tree_leaves(x)[0]
-    if x.dim() == 4:
-        x = F.adaptive_avg_pool2d(x, (min(SIDE, x.shape[2]), min(SIDE, x.shape[3])))
+    if x.dim() >= 4:
+        pool: Any = F.adaptive_avg_pool2d if x.dim() == 4 else F.adaptive_avg_pool3d
+        x = pool(x, [min(SIDE, side) for side in x.shape[2:]])
     return x.flatten(1).float()
 
 

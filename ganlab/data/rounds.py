@@ -371,12 +371,14 @@ def cut(x: Tensor, corner: Tensor, window: Sequence[int]) -> Tensor:
 
 
 def as_input(batch: dict[str, Tensor], mirrored: Tensor | None = None) -> dict[str, Tensor]:
-    """Of what is uint8, images [N, C, H, W] become float in [-1, 1] and maps of classes [N, H, W] int64, mirrored left
-    to right where `mirrored`; other tensors stay as they are."""
+    """uint8 images [N, C, H, W] and clips [N, C, T, H, W] become float in [-1, 1] and uint8 maps of classes [N, H, W]
+    int64, mirrored left to right where `mirrored`; int16 sounds become float in [-1, 1); others stay as they are."""
     x = batch["real"]
+    if x.dtype == torch.int16:
+        return {**batch, "real": x.to(torch.get_default_dtype()).div_(32768)}
     if x.dtype == torch.uint8:
         if mirrored is not None and mirrored.any():
             rows = torch.arange(len(x)) + len(x) * mirrored
             x = torch.cat((x, x.flip(-1))).index_select(0, rows.to(x.device))  # 5 times as fast as torch.where
-        x = x.to(torch.get_default_dtype()).div_(127.5).sub_(1) if x.dim() == 4 else x.long()
+        x = x.to(torch.get_default_dtype()).div_(127.5).sub_(1) if x.dim() >= 4 else x.long()
     return {**batch, "real": x}

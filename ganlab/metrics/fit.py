@@ -7,7 +7,9 @@ from tqdm import tqdm
 
 
 def as_floats(x: Tensor) -> Tensor:
-    """uint8 images as floats in [-1, 1]; floats as they are."""
+    """uint8 images and clips, and int16 sounds, as floats in [-1, 1]; floats as they are."""
+    if x.dtype == torch.int16:
+        return x / 32768
     return x / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
 
 
@@ -55,9 +57,12 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def as_batch(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch as training's loader hands it over: uint8 images as floats, uint8 maps of classes [N, H, W] as int64."""
+    """A batch as training's loader hands it over: uint8 images and clips and int16 sounds as floats, uint8 maps of
+    classes [N, H, W] as int64."""
 
     def shown(x: Tensor) -> Tensor:
+        if x.dtype == torch.int16:
+            return x.to(torch.get_default_dtype()) / 32768
         if x.dtype != torch.uint8:
             return x
         return x.long() if x.dim() == 3 else x.to(torch.get_default_dtype()) / 127.5 - 1
