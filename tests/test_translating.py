@@ -50,6 +50,21 @@ class Picky(Inverse):
         return super().forward(x)
 
 
+class TwoWays(Inverse):
+    """There the negative in colour, back the middle of grey."""
+
+    def __init__(self, shape, inputs):
+        super().__init__(shape, inputs)
+        self.back = Zero(inputs)
+
+
+class Zero(Inverse):
+    """An image without light or shade."""
+
+    def forward(self, x):
+        return 0 * super().forward(x)
+
+
 class Average(Inverse):
     """Looks at the whole image."""
 
@@ -211,6 +226,20 @@ def test_a_sheet_shows_before_and_after(tmp_path):
     )
 
 
+def test_back_is_the_other_network(tmp_path):
+    """From one channel to three there, from three to one back: each way starts from its own."""
+    x = picture(tmp_path / "in" / "a.png", "RGBA")
+    kind = {"_target_": "ganlab.tasks.TranslateUnpaired"}
+    path = stored(tmp_path, kind, TwoWays, shape=(3, 8, 8), inputs=(1, 8, 8))
+    grey = np.array(Image.fromarray(over_white(x)).convert("L")).astype(int)
+    there = used(tmp_path, path, output=str(tmp_path / "there"))["a.png"]
+    assert np.abs(there[..., :3].astype(int) - (255 - grey)[..., None]).max() <= 1
+    back = used(tmp_path, path, back=True)["a.png"]
+    assert back.shape == (9, 12, 2)
+    assert set(back[..., 0].flatten()) <= {127, 128}
+    assert np.array_equal(back[..., 1], x[..., 3])
+
+
 # -------------------------------------------------------------------------------------------------------------- repair
 
 
@@ -347,6 +376,7 @@ def test_what_would_have_too_many_pixels_is_left_out(tmp_path, monkeypatch):
     [
         ("Translate", {"degrade": True}, "Translate has no degradation"),
         ("Translate", {"mask": "in"}, "this generator fills no holes"),
+        ("Translate", {"back": True}, "back=true: Inverse knows one way only"),
         ("Restore.Center", {"mask": "in", "degrade": True}, "degrade=true makes its own"),
         ("Restore.Center", {"mask": "nowhere"}, "mask=nowhere: there is no such image"),
         ("Translate", {"input": "nowhere"}, "input=nowhere: there is no such image"),
