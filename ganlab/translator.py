@@ -11,7 +11,6 @@ from ganlab.data.decode import MOST_PIXELS
 from ganlab.data.images import as_channels
 from ganlab.degrade import Hole
 from ganlab.metrics.fit import as_shown
-from ganlab.phase import Batch, full, wrap
 from ganlab.rng import IndexedRNG
 from ganlab.tasks import Segment
 from ganlab.tiles import mirrored, tiled
@@ -138,10 +137,7 @@ class Translator:
     @torch.no_grad()
     def made(self, inputs: Tensor) -> Tensor:
         """What G makes of one image [channels, h, w] of a size that it takes: float [c, h', w'], on the CPU."""
-        x = inputs[None].to(self.sampler.device, self.sampler.dtype)
-        nothing = x.new_zeros((1, *x.shape[2:]), dtype=torch.int64)  # in place of a target
-        fake, _ = self.task.play(self.G, Batch(x, nothing))
-        return full(wrap(fake).fake)[0].cpu()
+        return self.task.made(self.G, inputs[None].to(self.sampler.device, self.sampler.dtype))[0].cpu()
 
     def strips(self, inputs: Tensor) -> Iterator[Tensor]:
         """What G makes of an image [channels, h, w] of any size: float, in strips from the top."""
