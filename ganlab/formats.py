@@ -149,7 +149,7 @@ class FromImages(FromNoise):
         super().__init__(G)
         self.task = task
 
-    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, image: Tensor) -> Tensor:
         return self.task.made(self.G, image)
 
 

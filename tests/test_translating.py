@@ -442,7 +442,7 @@ COMMANDS = [shlex.split(line)[2:] for line in DOCS.splitlines() if line.startswi
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_the_docs_commands_compose(command):
     module, *overrides = command
-    first = [o.split(",")[0] for o in overrides if o != "-m"]  # of a sweep
+    first = [o.split(",")[0] for o in overrides if o != "-m"] if "-m" in overrides else overrides
     assert composed(*first, name=module.partition(".")[2] or "train")
 
 
