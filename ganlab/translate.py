@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
 
 def translate(
     checkpoint: str, input: str, output: str | None = None, mask: str | None = None, degrade: bool = False,
-    tile: int | None = 1024, overlap: int = 128, format: Literal["png", "jpg", "webp"] = "png",
+    back: bool = False, tile: int | None = 1024, overlap: int = 128, format: Literal["png", "jpg", "webp"] = "png",
     overwrite: bool = False, preview: int = 8, seed: int = 0, device: str = "auto", trust: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Writes what a checkpoint's G_ema makes of the images at `input`, in the same subfolders, and a sheet of the first
@@ -48,7 +48,7 @@ def translate(
 
     source = Path(input).expanduser()
     root, names, bad = images_at(source, "input")
-    translator = Translator(load(checkpoint, trust).at(device), tile, overlap, degrade, seed)
+    translator = Translator(load(checkpoint, trust).at(device), tile, overlap, degrade, seed, back)
     if mask is not None and not translator.asks:
         raise ValueError(f"mask={mask}: {'degrade=true makes its own' if degrade else 'this generator fills no holes'}")
     masks = Masks(mask) if mask is not None else None

@@ -11,7 +11,6 @@ from ganlab.data.decode import MOST_PIXELS
 from ganlab.data.images import as_channels
 from ganlab.degrade import Hole
 from ganlab.metrics.fit import as_shown
-from ganlab.phase import Batch, full, wrap
 from ganlab.rng import IndexedRNG
 from ganlab.tasks import Segment
 from ganlab.tiles import mirrored, tiled
@@ -30,19 +29,26 @@ class Translator:
               quarter of that are the same as of the whole image
     degrade   images are whole, and the task's degradation is applied to them first
     seed      of what is random in that
+    back      by the way back: from images like the reals to images like the inputs
 
     Raises:
         ValueError: G can't be applied to images, or not so
     """
 
     def __init__(
-        self, sampler: Sampler, tile: int | None = 1024, overlap: int = 128, degrade: bool = False, seed: int = 0
-    ):
+        self, sampler: Sampler, tile: int | None = 1024, overlap: int = 128, degrade: bool = False, seed: int = 0,
+        back: bool = False,
+    ):  # fmt: skip
         self.sampler, self.task, self.seed, self.noted = sampler, sampler.task, seed, False
         if not hasattr(self.task, "show_inputs"):
             raise ValueError("this generator starts from noise, not from images: python -m ganlab.sample shows its own")
         self.shape = sampler.arguments.get("shape")
         inputs = sampler.arguments.get("inputs") or self.shape
+        if back and not hasattr(sampler.G, "back"):
+            raise ValueError(
+                f"back=true: {type(sampler.G).__name__} knows one way only, leave back out; model=cyclegan learns both"
+            )
+        self.G, inputs = (sampler.G.back, self.shape) if back else (sampler.G, inputs)
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 3:
             raise ValueError(
                 f"{type(sampler.G).__name__} does not say what it starts from: its arguments should be called shape "
@@ -131,10 +137,7 @@ class Translator:
     @torch.no_grad()
     def made(self, inputs: Tensor) -> Tensor:
         """What G makes of one image [channels, h, w] of a size that it takes: float [c, h', w'], on the CPU."""
-        x = inputs[None].to(self.sampler.device, self.sampler.dtype)
-        nothing = x.new_zeros((1, *x.shape[2:]), dtype=torch.int64)  # in place of a target
-        fake, _ = self.task.play(self.sampler.G, Batch(x, nothing))
-        return full(wrap(fake).fake)[0].cpu()
+        return self.task.made(self.G, inputs[None].to(self.sampler.device, self.sampler.dtype))[0].cpu()
 
     def strips(self, inputs: Tensor) -> Iterator[Tensor]:
         """What G makes of an image [channels, h, w] of any size: float, in strips from the top."""

@@ -293,6 +293,14 @@ def test_grey_is_luma():
     assert degrade.Grayscale()(x, rng(1)).item() == pytest.approx(0.299 - 0.114)
 
 
+def test_colours_are_added_and_grey_stays():
+    """Whatever G makes, what is seen of it has the luma that was handed in, and the differences of its channels."""
+    inputs, fake = images(2, 1, seed=1), images(2, 3, seed=2)
+    made = degrade.Grayscale().merged(inputs, fake)
+    assert torch.allclose(degrade.Grayscale()(made, rng(2)), inputs, atol=1e-6)
+    assert torch.allclose(made[:, 0] - made[:, 2], fake[:, 0] - fake[:, 2], atol=1e-6)
+
+
 def test_holes_are_grey_told_of_and_filled():
     x, fake = images(), torch.full((4, 3, 16, 24), 0.5)
     for hole in (degrade.Center(), degrade.Blocks(), degrade.FreeForm()):

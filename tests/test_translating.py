@@ -50,6 +50,21 @@ class Picky(Inverse):
         return super().forward(x)
 
 
+class TwoWays(Inverse):
+    """There the negative in colour, back the middle of grey."""
+
+    def __init__(self, shape, inputs):
+        super().__init__(shape, inputs)
+        self.back = Zero(inputs)
+
+
+class Zero(Inverse):
+    """An image without light or shade."""
+
+    def forward(self, x):
+        return 0 * super().forward(x)
+
+
 class Average(Inverse):
     """Looks at the whole image."""
 
@@ -211,6 +226,20 @@ def test_a_sheet_shows_before_and_after(tmp_path):
     )
 
 
+def test_back_is_the_other_network(tmp_path):
+    """From one channel to three there, from three to one back: each way starts from its own."""
+    x = picture(tmp_path / "in" / "a.png", "RGBA")
+    kind = {"_target_": "ganlab.tasks.TranslateUnpaired"}
+    path = stored(tmp_path, kind, TwoWays, shape=(3, 8, 8), inputs=(1, 8, 8))
+    grey = np.array(Image.fromarray(over_white(x)).convert("L")).astype(int)
+    there = used(tmp_path, path, output=str(tmp_path / "there"))["a.png"]
+    assert np.abs(there[..., :3].astype(int) - (255 - grey)[..., None]).max() <= 1
+    back = used(tmp_path, path, back=True)["a.png"]
+    assert back.shape == (9, 12, 2)
+    assert set(back[..., 0].flatten()) <= {127, 128}
+    assert np.array_equal(back[..., 1], x[..., 3])
+
+
 # -------------------------------------------------------------------------------------------------------------- repair
 
 
@@ -252,10 +281,13 @@ def test_holes_may_be_given_as_masks(tmp_path, capsys):
 
 
 def test_grey_images_are_coloured_whether_they_are_stored_grey_or_not(tmp_path):
+    """The luma stays; the colours of this G are none."""
     x = picture(tmp_path / "in" / "a.png")
     grey = np.array(Image.fromarray(x).convert("L")).astype(int)
-    made = used(tmp_path, stored(tmp_path, task("Restore.Grayscale"), inputs=(1, 8, 8)))["a.png"].astype(int)
-    assert np.abs(made - (255 - grey)[..., None]).max() <= 1  # Pillow's luma is ITU-R 601, too
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "in" / "b.png")
+    made = used(tmp_path, stored(tmp_path, task("Restore.Grayscale"), inputs=(1, 8, 8)))
+    for name in ("a.png", "b.png"):
+        assert np.abs(made[name].astype(int) - grey[..., None]).max() <= 1  # Pillow's luma is ITU-R 601, too
 
 
 def test_one_can_look_at_what_the_model_repairs(tmp_path):
@@ -347,6 +379,7 @@ def test_what_would_have_too_many_pixels_is_left_out(tmp_path, monkeypatch):
     [
         ("Translate", {"degrade": True}, "Translate has no degradation"),
         ("Translate", {"mask": "in"}, "this generator fills no holes"),
+        ("Translate", {"back": True}, "back=true: Inverse knows one way only"),
         ("Restore.Center", {"mask": "in", "degrade": True}, "degrade=true makes its own"),
         ("Restore.Center", {"mask": "nowhere"}, "mask=nowhere: there is no such image"),
         ("Translate", {"input": "nowhere"}, "input=nowhere: there is no such image"),
@@ -409,7 +442,7 @@ COMMANDS = [shlex.split(line)[2:] for line in DOCS.splitlines() if line.startswi
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_the_docs_commands_compose(command):
     module, *overrides = command
-    first = [o.split(",")[0] for o in overrides if o != "-m"]  # of a sweep
+    first = [o.split(",")[0] for o in overrides if o != "-m"] if "-m" in overrides else overrides
     assert composed(*first, name=module.partition(".")[2] or "train")
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of
+from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of, wrap
 from ganlab.rng import SampleRNG
 from ganlab.tasks.task import Task, takes_labels
 
@@ -55,6 +55,11 @@ class Translate(Task):
 
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         return output_of(G, batch.inputs, None), batch.real
+
+    def made(self, G: nn.Module, inputs: Tensor) -> Tensor:
+        """What G makes of [N, *inputs], whatever it was to make of it."""
+        nothing = inputs.new_zeros((inputs.shape[0], *inputs.shape[2:]), dtype=torch.int64)  # in place of a target
+        return full(wrap(self.play(G, Batch(inputs, nothing))[0]).fake)
 
     def show_inputs(self, inputs: Data) -> Tensor:
         """What G starts from, as pictures [N, C, h, w] in [-1, 1]."""
