@@ -248,7 +248,8 @@ class Translate(Task):
         if "inputs" not in known or known.get("maps") or not known.get("partners", True):
             raise ValueError(
                 "task=translate learns from pairs of images, which the data are not: use data=pairs or "
-                "data=side_by_side; for label maps task=segment; to repair images of any set task=restore"
+                "data=side_by_side; for label maps task=segment; to repair images of any set task=denoise or the like; "
+                "for two sets without pairs model=cyclegan"
             )
         return {}
 
@@ -357,7 +358,7 @@ class Restore(Translate):
 
     def facts(self, known: Mapping[str, Any]) -> dict[str, Any]:
         if len(known["shape"]) != 3 or known.get("maps"):
-            raise ValueError("task=restore repairs images, which the data are not: use another set")
+            raise ValueError("this task repairs images, which the data are not: use another set")
         inputs = self.degradation.shape(known["shape"])
         if self.conditional and inputs[1:] != list(known["shape"])[1:]:
             raise ValueError(

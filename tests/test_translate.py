@@ -1,7 +1,10 @@
 """From images to images: tasks, degradations, terms and pix2pix's networks."""
 
+import inspect
 import io
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +14,10 @@ from PIL import Image
 from play import phase, trainer
 from torch import nn
 
-from ganlab import degrade
+from ganlab import degrade, tasks
 from ganlab.augment import DiffAugment, InstanceNoise
 from ganlab.checkpoint import Sampler
+from ganlab.conf import CONF
 from ganlab.gan import GAN
 from ganlab.losses import NonSaturating
 from ganlab.models import pix2pix
@@ -156,7 +160,7 @@ def test_d_and_task_agree_on_what_d_is_told():
 @pytest.mark.parametrize(
     ("task", "facts", "message"),
     [
-        (Translate(), {"shape": [3, 8, 8]}, "learns from pairs.*task=restore"),
+        (Translate(), {"shape": [3, 8, 8]}, "learns from pairs.*task=denoise"),
         (Translate(), {"shape": [3, 8, 8], "inputs": [3, 8, 8], "maps": True}, "task=segment"),
         (Translate(), {"shape": [3, 8, 8], "inputs": [3, 8, 8], "partners": False}, "learns from pairs"),
         (Segment(), {"shape": [3, 8, 8], "inputs": [3, 8, 8]}, "data=label_maps"),
@@ -327,3 +331,10 @@ def test_a_stroke_is_as_wide_as_the_brush():
 def test_refused_degradations(make):
     with pytest.raises(ValueError, match=r"task\.degradation"):
         make()
+
+
+def test_what_is_refused_is_told_of_options_that_are_there():
+    """A message that says task=x, model=x or data=x gives advice that can be followed."""
+    said = set(re.findall(r"\b(task|model|data)=([a-z_0-9]+)\b", inspect.getsource(tasks)))
+    assert len(said) > 10
+    assert [f"{group}={name}" for group, name in said if not (Path(CONF) / group / f"{name}.yaml").is_file()] == []
