@@ -332,6 +332,14 @@ class Segment(Translate):
             raise ValueError("task=segment learns from label maps, which the data have not: use data=label_maps")
         return {}
 
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if getattr(gan.G, "tanh", False):
+            raise ValueError(
+                "task=segment takes what G makes for logits, and generator.tanh=true keeps them between -1 and 1, so that "
+                "no class is ever sure: set generator.tanh=false terms=[cross_entropy] scores=[segmentation]"
+            )
+
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         logits = full(output_of(G, batch.inputs, None).fake)
         counts = (batch.real != self.VOID)[:, None]  # [N, 1, H, W]

@@ -153,6 +153,8 @@ def test_what_d_compares_is_not_moved_apart():
 def test_d_and_task_agree_on_what_d_is_told():
     with pytest.raises(ValueError, match=r"task.conditional=true and discriminator.inputs=null"):
         game(Translate(), discriminator=pix2pix.Discriminator([3, 16, 16], width=4))
+    with pytest.raises(ValueError, match=r"generator.tanh=true .*: set generator.tanh=false"):
+        game(Segment(conditional=False), generator=pix2pix.Generator([3, 16, 16], width=4))
     with pytest.raises(ValueError, match=r"takes one argument only: set task.conditional=false"):
         game(Translate(), discriminator=nn.Conv2d(3, 1, 4))
 
