@@ -336,7 +336,7 @@ class Segment(Translate):
         super().check(gan)
         if getattr(gan.G, "tanh", False):
             raise ValueError(
-                "task=segment takes what G makes for logits, and generator.tanh=true keeps them between -1 and 1, so that "
+                "task=segment takes what G makes for logits, and generator.tanh=true keeps them in -1 to 1, where "
                 "no class is ever sure: set generator.tanh=false terms=[cross_entropy] scores=[segmentation]"
             )
 

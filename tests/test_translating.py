@@ -226,6 +226,22 @@ def test_what_is_transparent_is_filled_in_and_nothing_else_changes(tmp_path):
     assert set(made[hole].flatten()) <= {127, 128}  # the negative of the grey that G was shown there
 
 
+def test_masks_may_be_drawn_on_transparent_paper(tmp_path):
+    """White strokes and nothing else: what is transparent is not missing. Two masks of one name are refused."""
+    x = picture(tmp_path / "in" / "a.png")
+    hole = np.full((9, 12, 4), 255, np.uint8)
+    hole[..., 3] = 0
+    hole[2:5, 3:7, 3] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(hole).save(tmp_path / "masks" / "a.png")
+    path = stored(tmp_path, task("Restore.Center"), inputs=(4, 8, 8))
+    made = used(tmp_path, path, mask=str(tmp_path / "masks"))["a.png"]
+    assert np.array_equal((made != x).any(-1), hole[..., 3] > 0)
+    Image.fromarray(hole).save(tmp_path / "masks" / "a.webp", lossless=True)
+    with pytest.raises(ValueError, match=r"which one is meant, .*a.png or .*a.webp"):
+        used(tmp_path, path, mask=str(tmp_path / "masks"))
+
+
 def test_holes_may_be_given_as_masks(tmp_path, capsys):
     """A folder of masks by the images' names, or one for all; an image without hole, or with another's, is left out."""
     path = stored(tmp_path, task("Restore.Center"), inputs=(4, 8, 8))
