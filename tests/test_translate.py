@@ -340,3 +340,12 @@ def test_what_is_refused_is_told_of_options_that_are_there():
     said = set(re.findall(r"\b(task|model|data)=([a-z_0-9]+)\b", inspect.getsource(tasks)))
     assert len(said) > 10
     assert [f"{group}={name}" for group, name in said if not (Path(CONF) / group / f"{name}.yaml").is_file()] == []
+
+
+def test_each_image_has_a_jpeg_quality_of_its_own():
+    """Between the two: a lower quality leaves fewer bytes, so of one image in many samples not all can be alike."""
+    one = images(1, 3, (16, 16), 0).expand(8, -1, -1, -1)
+    made = degrade.JPEG((5, 95))(one, rng(8))
+    known = torch.cat([degrade.JPEG(q)(one[:1], rng(1)) for q in range(5, 96)])
+    assert all((known == x).flatten(1).all(1).any() for x in made)
+    assert len({x.numpy().tobytes() for x in made}) > 4

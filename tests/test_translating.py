@@ -226,6 +226,17 @@ def test_what_is_transparent_is_filled_in_and_nothing_else_changes(tmp_path):
     assert set(made[hole].flatten()) <= {127, 128}  # the negative of the grey that G was shown there
 
 
+def test_what_is_more_than_half_transparent_is_missing(tmp_path):
+    x = picture(tmp_path / "in" / "a.png", "RGBA")
+    x[..., 3] = np.arange(x[..., 3].size).reshape(x.shape[:2]) + 74  # 74 to 181
+    Image.fromarray(x).save(tmp_path / "in" / "a.png")
+    Image.fromarray(over_white(x)).save(tmp_path / "in" / "whole.png")
+    path = stored(tmp_path, task("Restore.Center"), inputs=(4, 8, 8))
+    made = used(tmp_path, path)
+    assert set(made) == {"a.png", "before_after.png"}
+    assert np.array_equal((made["a.png"] != over_white(x)).any(-1), x[..., 3] < 128)
+
+
 def test_masks_may_be_drawn_on_transparent_paper(tmp_path):
     """White strokes and nothing else: what is transparent is not missing. Two masks of one name are refused."""
     x = picture(tmp_path / "in" / "a.png")
