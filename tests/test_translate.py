@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from composing import composed
 from PIL import Image
 from play import phase, trainer
 from torch import nn
@@ -349,3 +350,12 @@ def test_each_image_has_a_jpeg_quality_of_its_own():
     known = torch.cat([degrade.JPEG(q)(one[:1], rng(1)) for q in range(5, 96)])
     assert all((known == x).flatten(1).all(1).any() for x in made)
     assert len({x.numpy().tobytes() for x in made}) > 4
+
+
+def test_the_weights_of_pix2pix_are_the_papers():
+    """Section 3.3: D's loss counts half, L1 100 times, and Adam has 0.5; one image at a time."""
+    cfg = composed("model=pix2pix")
+    game = {"D": cfg.loss.weight.D, "G": cfg.loss.weight.G, "l1": cfg.terms.l1.weight}
+    assert game == {"D": 0.5, "G": 1.0, "l1": 100.0}
+    assert (cfg.adam.lr, list(cfg.adam.betas), cfg.data.batch_size) == (2e-4, [0.5, 0.999], 1)
+    assert (cfg.generator.dropout, cfg.generator.width, cfg.discriminator.width) == (0.5, 64, 64)
