@@ -24,7 +24,8 @@ class Translator:
     tile are made in tiles that overlap. G says by `multiple` that it takes any size whose sides that divides; without,
     it is only shown tiles of the size that it was trained at.
 
-    tile      pixels of a tile's sides, rounded down to G's multiple; None: images are translated whole
+    tile      pixels of a tile's sides, rounded down to G's multiple; None: images are translated whole. Where G makes
+              images larger, pixels of what it makes, as `overlap`
     overlap   pixels that neighbouring tiles share, rounded up to it; pixels that depend on none further away than a
               quarter of that are the same as of the whole image
     degrade   images are whole, and the task's degradation is applied to them first
@@ -62,21 +63,7 @@ class Translator:
         self.makes = ("classes", "colors") if isinstance(self.task, Segment) else ("",)  # keys of `pictures`
         self.channels, *trained = inputs
         self.multiple = getattr(sampler.G, "multiple", None)
-        step = self.multiple or 1
-        self.tile: tuple[int, int] | None = None
-        self.overlap = min(overlap, *(side // 2 for side in trained))
-        if self.multiple is None:
-            self.tile = (trained[0], trained[1])
-        else:
-            self.overlap = up(overlap, step)
-            if tile is not None:
-                self.tile = (tile // step * step, tile // step * step)
-        if self.tile is not None and min(self.tile) < max(2 * self.overlap, 1):
-            least = up(max(2 * self.overlap, LEAST), step)
-            raise ValueError(
-                f"tile={tile}: this G takes sides that are multiples of {step}, so overlap={overlap} becomes "
-                f"{self.overlap}, and a tile must have twice that: set tile={least} or more, or tile=null"
-            )
+        self.tile: tuple[int, int] | None = None if self.multiple else (trained[0], trained[1])
         size = self.padded(1, 1)
         try:
             made = self.made(torch.zeros(self.channels, *size))
@@ -89,6 +76,20 @@ class Translator:
             raise ValueError(
                 f"{type(sampler.G).__name__} makes {list(made.shape[1:])} of {list(size)}: sizes must be the same, or "
                 "a multiple"
+            )
+
+        step = self.multiple or 1
+        self.overlap = min(overlap, *(side // 2 for side in trained))
+        if self.multiple is not None:
+            self.overlap = up(overlap // self.scale, step)
+            side = None if tile is None else tile // self.scale // step * step
+            self.tile = None if side is None else (side, side)
+        if self.tile is not None and min(self.tile) < max(2 * self.overlap, 1):
+            least = up(max(2 * self.overlap, LEAST), step)
+            raise ValueError(
+                f"tile={tile}: this G takes sides that are multiples of {step}, so overlap={overlap} becomes "
+                f"{self.overlap * self.scale}, and a tile must have twice that: set tile={least * self.scale} or more, "
+                "or tile=null"
             )
 
     # ----------------------------------------------------------------------------------------------------- what goes in

@@ -16,7 +16,7 @@ from torch import nn
 from ganlab import checkpoint, degrade
 from ganlab.checkpoint import AtomicIO, Sampler
 from ganlab.files import Unavailable
-from ganlab.models import dcgan, pix2pix
+from ganlab.models import dcgan, esrgan, pix2pix, srgan
 from ganlab.rng import IndexedRNG
 from ganlab.settings import drop_settings_of_what_was_removed
 from ganlab.tasks import Generate, Restore, Segment, Translate
@@ -255,6 +255,33 @@ def test_what_is_transparent_is_filled_in_and_nothing_else_changes(tmp_path):
     assert set(made[hole].flatten()) <= {127, 128}  # the negative of the grey that G was shown there
 
 
+def test_what_is_more_than_half_transparent_is_missing(tmp_path):
+    x = picture(tmp_path / "in" / "a.png", "RGBA")
+    x[..., 3] = np.arange(x[..., 3].size).reshape(x.shape[:2]) + 74  # 74 to 181
+    Image.fromarray(x).save(tmp_path / "in" / "a.png")
+    Image.fromarray(over_white(x)).save(tmp_path / "in" / "whole.png")
+    path = stored(tmp_path, task("Restore.Center"), inputs=(4, 8, 8))
+    made = used(tmp_path, path)
+    assert set(made) == {"a.png", "before_after.png"}
+    assert np.array_equal((made["a.png"] != over_white(x)).any(-1), x[..., 3] < 128)
+
+
+def test_masks_may_be_drawn_on_transparent_paper(tmp_path):
+    """White strokes and nothing else: what is transparent is not missing. Two masks of one name are refused."""
+    x = picture(tmp_path / "in" / "a.png")
+    hole = np.full((9, 12, 4), 255, np.uint8)
+    hole[..., 3] = 0
+    hole[2:5, 3:7, 3] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(hole).save(tmp_path / "masks" / "a.png")
+    path = stored(tmp_path, task("Restore.Center"), inputs=(4, 8, 8))
+    made = used(tmp_path, path, mask=str(tmp_path / "masks"))["a.png"]
+    assert np.array_equal((made != x).any(-1), hole[..., 3] > 0)
+    Image.fromarray(hole).save(tmp_path / "masks" / "a.webp", lossless=True)
+    with pytest.raises(ValueError, match=r"which one is meant, .*a.png or .*a.webp"):
+        used(tmp_path, path, mask=str(tmp_path / "masks"))
+
+
 def test_holes_may_be_given_as_masks(tmp_path, capsys):
     """A folder of masks by the images' names, or one for all; an image without hole, or with another's, is left out."""
     path = stored(tmp_path, task("Restore.Center"), inputs=(4, 8, 8))
@@ -360,6 +387,25 @@ def test_tiles_are_the_whole_image_and_if_not_that_is_said():
     assert "further than 4 pixels around" in translator.note(70, 90)
     assert "tile=null" in Translator(far, tile=32, overlap=16).note(70, 90)
     assert translator.note(70, 90) is None
+
+
+@pytest.mark.parametrize("family", [srgan, esrgan])
+def test_what_enlarges_sees_images_whole(family):
+    """Networks of super-resolution take any size; a tile has so many pixels of what comes out."""
+    torch.manual_seed(0)
+    G = family.Generator([3, 16, 16], [3, 8, 8], width=8, blocks=1)
+    torch.nn.init.normal_((G.last if family is srgan else G.last[-1]).weight, std=0.3)
+    one = sampler(G.eval(), Restore(degrade.Downscale(2)), shape=[3, 16, 16], inputs=[3, 8, 8])
+    x = torch.randint(0, 256, (3, 37, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    translator = Translator(one)
+    assert (translator.tile, translator.overlap) == ((512, 512), 64)
+    with torch.no_grad():
+        expected = G(x[None] / 127.5 - 1)[0].clamp(-1, 1)
+    assert expected.std() > 0.05
+    assert (translator.translated(x)[""] / 127.5 - 1 - expected).abs().max() <= 0.5 / 127.5 + 1e-5
+    assert Translator(one, tile=64, overlap=32).sides(37, 50) == (32, 32)
+    with pytest.raises(ValueError, match=r"tile=32: .* becomes 32, .* set tile=64 or more"):
+        Translator(one, tile=32, overlap=32)
 
 
 def test_what_would_have_too_many_pixels_is_left_out(tmp_path, monkeypatch):
