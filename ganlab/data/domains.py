@@ -1,0 +1,97 @@
+"""Two sets of the same classes: a source, whose labels are learned from, and a target, whose labels are only tested."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganlab.data.pairs import Sides
+from ganlab.data.rounds import DataModule, Samples, Zipped
+from ganlab.data.sets import Digits
+from ganlab.files import Unavailable
+from ganlab.rng import seed_of
+
+
+class Both(Sides):
+    """{"inputs": images of the target, "real": images of the source, "label": theirs}. With `partners` both are the
+    same images, as to test on."""
+
+    def take(self, indices: Tensor) -> dict[str, Tensor]:
+        real = self.parts["real"]
+        return {**super().take(indices), "label": real.take(indices % len(real))["label"]}
+
+
+class Served(Zipped):
+    """The same in rounds."""
+
+    def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
+        for sources, targets in zip(self.parts["real"], self.parts["inputs"], strict=True):
+            yield [{**x, "inputs": y["real"]} for x, y in zip(sources, targets, strict=True)]
+
+
+class Domains(DataModule):
+    """A source and a target, two sets of the same classes and of images of one size. What is learned from: the source's
+    training part with its labels, and images of the target's, without. What is tested: the target's test part.
+
+    source, target   the sets
+    batch_size       samples per round of each
+    """
+
+    def __init__(
+        self, source: DataModule, target: DataModule, batch_size: int = 64, memory: float = 4.0, rounds: int = 8,
+        seed: int = 0,
+    ):  # fmt: skip
+        super().__init__(batch_size, rounds, seed, memory=memory)
+        self.source, self.target = source, target
+
+    @property
+    def title(self) -> str:
+        return f"{self.source.title} to {self.target.title}"
+
+    def facts(self) -> dict[str, Any]:
+        """Of what G makes, a number for each class; and inputs, the shape of the images.
+
+        Raises:
+            ValueError: the two do not go together
+        """
+        a, b = self.source.facts(), self.target.facts()  # type: ignore[attr-defined]
+        for key, facts in (("source", a), ("target", b)):
+            if len(facts["shape"]) != 3 or not facts["classes"] or facts.get("several"):
+                raise ValueError(f"data.{key}: images of one class each are needed, and these have none: use another")
+        for key, fix in (("shape", "set data.size and data.channels"), ("classes", "they must be the same")):
+            if list(a[key]) != list(b[key]) if key == "shape" else a[key] != b[key]:
+                raise ValueError(f"data.source has {key} {a[key]}, and data.target {b[key]}: {fix}")
+        facts = {"shape": [a["classes"]], "inputs": list(a["shape"]), "maps": False, "partners": False}
+        return facts | {"classes": a["classes"], "class_names": a["class_names"], "frequencies": None, "several": False}
+
+    def load(self, split: str) -> Both:
+        if split == "train":
+            return Both({"inputs": self.target.split("train"), "real": self.source.split("train")}, partners=False)
+        test = self.target.split("test")
+        return Both({"inputs": test, "real": test})
+
+    def held_out(self) -> Both | None:
+        """Both test parts, to which training compares what it is shown: images of the source beside some of the
+        target."""
+        try:
+            return Both({"inputs": self.target.split("test"), "real": self.source.split("test")}, partners=False)
+        except Unavailable:
+            return None
+
+    def train_dataloader(self) -> Served:
+        parts: dict[str, Samples] = self.split("train").parts  # type: ignore[attr-defined]
+        return Served({name: self.served(part, seed_of(self.seed, name)) for name, part in parts.items()})
+
+
+class LitDigits(Digits):
+    """scikit-learn's digits at half their contrast, on a ground that is brighter at one side than at the other: each
+    image x in [0, 1] becomes (x + g) / 2, where g rises from 0 to 1 in a direction of the image's own."""
+
+    def read(self, split: str) -> tuple[Tensor, Tensor]:
+        images, label = super().read(split)
+        angle = torch.rand(len(images), 1, 1, 1, generator=torch.Generator().manual_seed(seed_of("light", split)))
+        y, x = torch.meshgrid(*[torch.linspace(-1, 1, side) for side in images.shape[2:]], indexing="ij")
+        across, down = (2 * torch.pi * angle).cos(), (2 * torch.pi * angle).sin()
+        ground = (1 + (x * across + y * down) / (across.abs() + down.abs())) / 2  # [N, 1, H, W] in [0, 1]
+        return ((images.float() + 255 * ground) / 2).round().to(torch.uint8), label
