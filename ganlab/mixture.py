@@ -89,7 +89,7 @@ def fit(
 
 
 def widths(x: Tensor, count: int = 13) -> list[float]:
-    """Bandwidths to choose from: 1/32 to 2 times the deviation (root mean square over numbers) of samples x [N, ...]."""
+    """Bandwidths to choose from: 1/32 to 2 times the deviation of samples x [N, ...], root mean square of numbers."""
     deviation = x.flatten(1).double().var(0).mean().sqrt().item()
     return [round(deviation * factor, 6) for factor in np.geomspace(1 / 32, 2, count).tolist()]
 

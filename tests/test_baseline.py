@@ -1,19 +1,24 @@
 """Densities to compare with: what they are, that their size is chosen rightly, and that they stand beside a GAN."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from composing import composed
 from scipy.stats import gaussian_kde, multivariate_normal
 
 from ganlab.baseline import baseline, check
 from ganlab.compare import find, grouped
+from ganlab.conf import CONF
 from ganlab.evaluate import resolved
+from ganlab.limits import BALANCE, BASELINE
 from ganlab.metrics.protocol import Protocol
 from ganlab.mixture import fit, widths
 from ganlab.report import claim
+from ganlab.rng import seed_of
 
 
 def points(n=400, seed=0):
@@ -64,7 +69,7 @@ def test_a_kernel_density_is_scipys_and_its_samples_are_moved_points():
     x, h = points(), 0.4
     one_d = x[:, :1]
     _, likelihood = fit(one_d, "kde", [h, 0.8])
-    order = torch.randperm(400, generator=torch.Generator().manual_seed(held_out_seed())).numpy()
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(seed_of(0, "held out"))).numpy()
     train, held = one_d.numpy()[order[40:], 0], one_d.numpy()[order[:40], 0]
     theirs = gaussian_kde(train, bw_method=h / train.std(ddof=1)).logpdf(held).mean()
     assert likelihood[h] == pytest.approx(theirs, abs=1e-6)
@@ -72,12 +77,6 @@ def test_a_kernel_density_is_scipys_and_its_samples_are_moved_points():
     assert torch.cdist(copies.double(), x.double()).amin(1).max() < 1e-5
     away = fit(x[:1].expand(50, 3), "kde", [h])[0].generate(0, 4000) - x[0]
     assert away.std() == pytest.approx(h, rel=0.03)
-
-
-def held_out_seed():
-    from ganlab.rng import seed_of
-
-    return seed_of(0, "held out")
 
 
 def test_the_likeliest_size_is_chosen():
@@ -153,3 +152,12 @@ def test_what_can_not_be_fitted_is_refused_with_the_reason(given, message, tmp_p
     with pytest.raises(ValueError, match=message):
         fitted(tmp_path / "run", "kind=gmm", "data=toy", "data.count=100", "metrics.n=50", *given)
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("baseline", BASELINE), ("balance", BALANCE)])
+def test_every_key_of_the_new_commands_has_a_kind(name, kinds):
+    own = yaml.safe_load((Path(CONF) / f"{name}.yaml").read_text())
+    held = {"data", "metrics", "task", "terms", "scores", "extractor", "paths", "speed", "hydra", "defaults"}
+    assert set(own) - held <= set(kinds)
+    with pytest.raises(ValueError, match="seed='x': must be a whole number"):
+        resolved(composed("seed=x", name=name), kinds)

@@ -59,7 +59,7 @@ class Domains(DataModule):
         for key, facts in (("source", a), ("target", b)):
             if len(facts["shape"]) != 3 or not facts["classes"] or facts.get("several"):
                 raise ValueError(f"data.{key}: images of one class each are needed, and these have none: use another")
-        for key, fix in (("shape", "set data.size and data.channels"), ("classes", "they must be the same")):
+        for key, fix in (("shape", "set data.source.size and data.target.size"), ("classes", "they must be the same")):
             if list(a[key]) != list(b[key]) if key == "shape" else a[key] != b[key]:
                 raise ValueError(f"data.source has {key} {a[key]}, and data.target {b[key]}: {fix}")
         facts = {"shape": [a["classes"]], "inputs": list(a["shape"]), "maps": False, "partners": False}
