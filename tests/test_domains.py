@@ -9,7 +9,7 @@ from composing import composed, prepared
 from omegaconf import OmegaConf
 from torch import nn
 
-from ganlab.data.domains import Both, Domains, LitDigits
+from ganlab.data.domains import Both, Domains, ShiftedDigits
 from ganlab.data.rounds import InMemory
 from ganlab.data.sets import Digits
 from ganlab.losses import Bidirectional
@@ -112,7 +112,7 @@ def test_a_batch_has_the_sources_labels_and_the_targets_images():
 
 
 def domains(**kwargs):
-    return Domains(Digits(size=16), LitDigits(size=16), **kwargs)
+    return Domains(Digits(size=16), ShiftedDigits(size=16), **kwargs)
 
 
 def test_rounds_serve_both_sides_in_orders_of_their_own():
@@ -141,15 +141,14 @@ def test_the_test_part_is_the_targets_with_its_answers_and_training_sees_none_of
     assert torch.equal(held["real"], Digits(size=16).split("test").real[:5])
 
 
-def test_light_is_a_plane_and_contrast_is_halved():
-    """Twice the image less the digit is a plane from 0 to 255, but for rounding."""
-    lit, plain = (kind().split("train").real.float() for kind in (LitDigits, Digits))
-    ground = 2 * lit - plain
-    assert ground.diff(n=2, dim=2).abs().max() <= 4
-    assert ground.diff(n=2, dim=3).abs().max() <= 4
-    assert (ground.amin((1, 2, 3)) <= 1).all()
-    assert (ground.amax((1, 2, 3)) >= 254).all()
-    assert torch.equal(LitDigits().split("train").label, Digits().split("train").label)
+def test_the_target_made_of_digits_is_moved_by_a_pixel():
+    """Of eight, down and to the right; the test part likewise, and nothing else is changed."""
+    for split in ("train", "test"):
+        moved, plain = (kind().split(split) for kind in (ShiftedDigits, Digits))
+        assert torch.equal(moved.real[..., 1:, 1:], plain.real[..., :-1, :-1])
+        assert not moved.real[..., 0, :].any()
+        assert not moved.real[..., 0].any()
+        assert torch.equal(moved.label, plain.label)
 
 
 def test_accuracy_counts_right_answers():
