@@ -141,6 +141,15 @@ def test_the_test_part_is_the_targets_with_its_answers_and_training_sees_none_of
     assert torch.equal(held["real"], Digits(size=16).split("test").real[:5])
 
 
+def test_another_set_may_be_tested_on():
+    """Where the target has no test part: all of its training part, with its answers."""
+    data = Domains(Digits(size=16), Digits(size=16), test=ShiftedDigits(size=16))
+    assert data.facts()["inputs"] == [1, 16, 16]
+    assert torch.equal(data.split("test").take(torch.arange(4))["inputs"], data.test.split("train").real[:4])
+    with pytest.raises(ValueError, match=r"data.test \[1, 8, 8\]: set data.source.size and data.test.size"):
+        Domains(Digits(size=16), Digits(size=16), test=Digits()).facts()
+
+
 def test_the_target_made_of_digits_is_moved_by_a_pixel():
     """Of eight, down and to the right; the test part likewise, and nothing else is changed."""
     for split in ("train", "test"):

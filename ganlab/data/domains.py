@@ -35,15 +35,16 @@ class Domains(DataModule):
     training part with its labels, and images of the target's, without. What is tested: the target's test part.
 
     source, target   the sets
+    test             one whose training part is tested on, where the target has no test part, as a folder has none
     batch_size       samples per round of each
     """
 
     def __init__(
-        self, source: DataModule, target: DataModule, batch_size: int = 64, memory: float = 4.0, rounds: int = 8,
-        seed: int = 0,
+        self, source: DataModule, target: DataModule, test: DataModule | None = None, batch_size: int = 64,
+        memory: float = 4.0, rounds: int = 8, seed: int = 0,
     ):  # fmt: skip
         super().__init__(batch_size, rounds, seed, memory=memory)
-        self.source, self.target = source, target
+        self.source, self.target, self.test = source, target, test
 
     @property
     def title(self) -> str:
@@ -55,27 +56,32 @@ class Domains(DataModule):
         Raises:
             ValueError: the two do not go together
         """
-        a, b = self.source.facts(), self.target.facts()  # type: ignore[attr-defined]
-        for key, facts in (("source", a), ("target", b)):
+        sets = {"source": self.source, "target": self.target, "test": self.test or self.target}
+        known = {key: part.facts() for key, part in sets.items()}  # type: ignore[attr-defined]
+        a = known["source"]
+        for key, facts in known.items():
             if len(facts["shape"]) != 3 or not facts["classes"] or facts.get("several"):
                 raise ValueError(f"data.{key}: images of one class each are needed, and these have none: use another")
-        for key, fix in (("shape", "set data.source.size and data.target.size"), ("classes", "they must be the same")):
-            if list(a[key]) != list(b[key]) if key == "shape" else a[key] != b[key]:
-                raise ValueError(f"data.source has {key} {a[key]}, and data.target {b[key]}: {fix}")
+            for fact, fix in (
+                ("shape", f"set data.source.size and data.{key}.size"),
+                ("classes", "they must be alike"),
+            ):
+                if a[fact] != facts[fact]:
+                    raise ValueError(f"data.source has {fact} {a[fact]}, and data.{key} {facts[fact]}: {fix}")
         facts = {"shape": [a["classes"]], "inputs": list(a["shape"]), "maps": False, "partners": False}
         return facts | {"classes": a["classes"], "class_names": a["class_names"], "frequencies": None, "several": False}
 
     def load(self, split: str) -> Both:
         if split == "train":
             return Both({"inputs": self.target.split("train"), "real": self.source.split("train")}, partners=False)
-        test = self.target.split("test")
+        test = self.target.split("test") if self.test is None else self.test.split("train")
         return Both({"inputs": test, "real": test})
 
     def held_out(self) -> Both | None:
         """Both test parts, to which training compares what it is shown: images of the source beside some of the
         target."""
         try:
-            return Both({"inputs": self.target.split("test"), "real": self.source.split("test")}, partners=False)
+            return Both({**self.split("test").parts, "real": self.source.split("test")}, partners=False)  # type: ignore[attr-defined]
         except Unavailable:
             return None
 
