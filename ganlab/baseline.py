@@ -105,7 +105,7 @@ def baseline(settings: dict[str, Any], folder: Path, overrides: list[str]) -> di
         "status": "done", "overrides": overrides, "kimg": kimg, "seconds": seconds, "score": name,
         "best": value, "best_kimg": kimg, "final": value, "scores": values, "protocol": protocol.plain(),
         "protocol_id": protocol.id(owner), "lower_is_better": not scores[owner].higher_is_better,
-        "best_checkpoint": None, "held_out": {f"{size:g}": v for size, v in likelihood.items()},
+        "best_checkpoint": None, "held_out": {f"{size:g}": v for size, v in likelihood.items() if len(likelihood) > 1},
         "dimensions": mixture.means.shape[1], "parts": len(mixture.means),
     }  # fmt: skip
     config = {**settings, "trainer": {"precision": "64-true"}}  # as the libraries fit
