@@ -45,10 +45,10 @@ def phase(player, D=None):
 
 
 def test_fakes_are_of_the_target_and_reals_of_the_source():
-    """Probabilities and features of the one, right classes and features of the other; aux are the source's logits."""
+    """Logits and features of the one, right classes and features of the other; aux are the source's logits."""
     it = phase("G")
     logits = lambda x: 2 * x @ it.G.head.T
-    assert torch.allclose(it.fake[0], logits(TARGET).softmax(1))
+    assert torch.allclose(it.fake[0], logits(TARGET))
     assert torch.allclose(it.fake[1], 2 * TARGET)
     assert it.real[0].tolist() == [[1, 0, 0], [0, 0, 1]]
     assert torch.allclose(it.real[1], 2 * SOURCE)
@@ -172,11 +172,13 @@ def test_a_score_sees_what_g_takes_the_target_for():
     gan = build(OmegaConf.to_container(cfg, resolve=True))
     batch = {k: v.float() / 255 if k != "label" else v for k, v in data.split("test").take(torch.arange(6)).items()}
     made_of = gan.reconstruct(batch)
-    assert torch.allclose(made_of["fake"][0], gan.G_ema(batch["inputs"]).fake.softmax(1))
+    assert torch.allclose(made_of["fake"][0], gan.G_ema(batch["inputs"]).fake)
     assert made_of["real"][0].argmax(1).tolist() == batch["label"].tolist()
     columns = gan.task.columns(gan.G_ema, made_of)
     assert [list(x.shape) for x in columns] == [[6, 1, 16, 16], [6, 1, 1, 10], [6, 1, 1, 10]]
     assert columns[2].argmax(3).flatten().tolist() == batch["label"].tolist()
+    assert columns[1].argmax(3).flatten().tolist() == made_of["fake"][0].argmax(1).tolist()
+    assert columns[1].sum(3).flatten().tolist() == [1 - 9] * 6
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class Segmentation(Compared):
 
 
 class Accuracy(Compared):
-    """Share of images whose class is right: both sides are probabilities or scores [n, classes]."""
+    """Share of images whose class is right: both sides are logits, or zeros and a one, [n, classes]."""
 
     keys, reads = ("accuracy",), {"accuracy": "rows"}
     higher_is_better = True

@@ -43,7 +43,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Sequential):
-    """(class probabilities, which it does not look at, and features [N, features]) -> logits [N], high for the source.
+    """(class logits, which it does not look at, and features [N, features]) -> logits [N], high for the source.
 
     width   units of its hidden layer
     """

@@ -33,11 +33,12 @@ class Adapt(Task):
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         target, source = (full(output_of(G, x, None)) for x in batch.inputs)
         right = F.one_hot(batch.real, target.fake.shape[1]).to(target.fake)
-        return GeneratorOutput((target.fake.softmax(1), target.aux), source.fake), (right, source.aux)
+        return GeneratorOutput((target.fake, target.aux), source.fake), (right, source.aux)
 
     def show(self, x: Data) -> Tensor:
-        """Probabilities [N, classes] as stripes [N, 1, 1, classes], bright where they are high."""
-        return 2 * tree_leaves(x)[0][:, None, None] - 1
+        """Logits [N, classes] as stripes [N, 1, 1, classes], of which that of the class is bright."""
+        logits = tree_leaves(x)[0]
+        return 2 * F.one_hot(logits.argmax(1), logits.shape[1]).to(logits)[:, None, None] - 1
 
     def columns(self, G: Any, made: Mapping[str, Data]) -> list[Tensor]:
         """Input, what G takes it for, what it is."""
