@@ -51,12 +51,12 @@ NAMES = {
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
         overlap""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile""",
+        starts attention tile components""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
     POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
-        minutes""",
+        minutes bandwidths pca floor""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
         purge_step""",
@@ -107,6 +107,7 @@ TRAIN: dict[str, Any] = {
     "trainer.num_nodes": int, "trainer.strategy": str, "trainer.precision": str | int, "trainer.sync_batchnorm": bool,
     "trainer.deterministic": bool | Literal["warn"] | None, "trainer.benchmark": bool | None,
 }
+METRICS = ("enabled", "n", "n_real", "batch_size", "seed", "monitor")
 EVALUATE: dict[str, Any] = {
     "fakes": str | None, "reals": str | None, "split": Literal["train", "test"], "n": AtLeast2 | None,
     "n_real": int | None, "seeds": Sequence[int], "generator": Literal["G_ema", "G"], "truncation": float | None,
@@ -119,6 +120,17 @@ ANALYZE: dict[str, Any] = {
     "k": int, "rows": int, "directions": int, "samples": int, "label": int, "reach": float, "columns": int,
     "labelled": int, "batch_size": int, "device": str, "trust": Sequence[str], "data": Keys | None,
     "extractor": Target, "speed": Keys, "speed.rounds": int,
+}
+BALANCE: dict[str, Any] = {
+    "checkpoint": str, "output": str, "seed": int, "report": bool, "test": str | None, "seeds": Sequence[int],
+    "steps": int, "columns": Annotated[int, Range(2, 1000)], "batch_size": int, "device": str,
+    "trust": Sequence[str], "data": Keys, "speed": Keys, "speed.rounds": int,
+}
+BASELINE: dict[str, Any] = {
+    "kind": Literal["gmm", "kde"], "components": int | Sequence[int], "bandwidths": float | Sequence[float] | None,
+    "pca": int | float | None, "floor": float, "seed": int, "rows": int, "columns": int, "data": Keys,
+    **{f"metrics.{key}": TRAIN[f"metrics.{key}"] for key in METRICS}, "extractor": Target, "scores": Entries,
+    "task": Target, "speed": Keys, "speed.rounds": int,
 }
 CHECK: dict[str, Any] = {"output": str | None, "seconds": float, "columns": int, "classes": int}
 OPTIMIZER: dict[str, Any] = {

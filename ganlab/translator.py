@@ -42,7 +42,8 @@ class Translator:
     ):  # fmt: skip
         self.sampler, self.task, self.seed, self.noted = sampler, sampler.task, seed, False
         if not hasattr(self.task, "show_inputs"):
-            raise ValueError("this generator starts from noise, not from images: python -m ganlab.sample shows its own")
+            noise = "starts from noise, not from images: python -m ganlab.sample shows its own"
+            raise ValueError(f"this generator {noise if hasattr(self.task, 'draw') else 'makes no images of images'}")
         self.shape = sampler.arguments.get("shape")
         inputs = sampler.arguments.get("inputs") or self.shape
         if back and not hasattr(sampler.G, "back"):

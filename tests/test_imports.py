@@ -123,6 +123,8 @@ def test_hydra_is_for_entries_only(file):
         "project.py",
         "translate.py",
         "analyze.py",
+        "balance.py",
+        "baseline.py",
         "export.py",
         "check.py",
         "sweep.py",
@@ -177,6 +179,6 @@ def test_the_core_can_be_read_in_one_sitting(file, most):
 def test_nothing_heavy_is_imported_before_the_config_is_composed():
     """The command line answers at once."""
     heavy = "{'torch', 'lightning', 'numpy'} & set(sys.modules)"
-    entries = "train", "sample", "project", "translate", "analyze", "export", "sweep"
+    entries = "train", "sample", "project", "translate", "analyze", "export", "sweep", "baseline", "balance"
     code = f"import sys, {', '.join(f'ganlab.{name}' for name in entries)}; print(*({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

@@ -21,11 +21,14 @@ def as_shown(x: Tensor) -> Tensor:
 
 
 def fit_classifier(
-    net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, batch_size: int = 128, lr: float = 3e-3, seed: int = 0
-) -> nn.Module:
+    net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, batch_size: int = 128, lr: float = 3e-3, seed: int = 0,
+    weight: Tensor | None = None,
+) -> nn.Module:  # fmt: skip
     """Trains net(images in [-1, 1]) -> logits on labels y, in the same order for the same seed.
 
     Every batch is shifted by up to a pixel. Returns net in eval mode.
+
+    weight   [classes] how much each class counts; None: all alike
     """
     steps = max(1, len(x) // batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-2)
@@ -38,7 +41,7 @@ def fit_classifier(
         for _ in range(epochs):
             for rows in torch.randperm(len(x), generator=generator).split(batch_size)[:steps]:
                 shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
-                loss = F.cross_entropy(net(as_floats(x[rows]).roll(shift, (-2, -1))), y[rows])
+                loss = F.cross_entropy(net(as_floats(x[rows]).roll(shift, (-2, -1))), y[rows], weight)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
