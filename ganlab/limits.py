@@ -47,16 +47,16 @@ NAMES = {
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
-        devices num_nodes patience keep""",
+        devices num_nodes patience keep bands""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
-        overlap""",
+        overlap shuffle""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile rate length clips bands""",
+        starts attention tile length clips""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
     POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
-        minutes""",
+        minutes floor""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
         purge_step trim""",

@@ -6,21 +6,24 @@ from torch import Tensor, nn
 
 class LogMel(nn.Module):
     """Sounds [N, C, L] in [-1, 1] -> [N, C, bands, frames] in [-1, 1]: the power in triangular bands that lie at equal
-    distances on the mel scale (2595 log10(1 + f / 700)) from 0 to rate / 2, in dB below that of a full-scale sine, cut
-    off at `floor` (-1). Windows are Hann's, of about 32 ms, half of one apart.
+    distances on the mel scale (2595 log10(1 + f / 700)) from 0 to rate / 2, in dB below that of a full-scale sine, 0
+    being 1 and `floor`, or more, -1. Windows are Hann's, of about 32 ms, half of one apart.
 
     rate    samples per second
     bands   how many
-    floor   dB
+    floor   dB below a sine of amplitude 1
     """
 
     window: Tensor
     filters: Tensor
 
-    def __init__(self, rate: int, bands: int = 40, floor: float = -80.0):
+    def __init__(self, rate: int, bands: int = 40, floor: float = 80.0):
         super().__init__()
-        if rate < 1 or bands < 1 or floor >= 0:
-            raise ValueError(f"a spectrogram of rate={rate}, bands={bands}, floor={floor}: above 0 both, and below 0")
+        if not 1 <= rate <= 10**6 or bands < 1 or floor <= 0:
+            raise ValueError(
+                f"a spectrogram of rate={rate}, bands={bands}, floor={floor}: rates are at most 1,000,000 samples per "
+                "second, bands at least 1, and the floor above 0 dB"
+            )
         self.rate, self.bands, self.floor = rate, bands, floor
         self.size = 2 ** max(4, round(0.032 * rate).bit_length() - 1)
         self.register_buffer("window", torch.hann_window(self.size), persistent=False)
@@ -32,8 +35,8 @@ class LogMel(nn.Module):
             flat, 2 * self.size, self.size // 2, self.size, self.window, pad_mode="constant", return_complex=True
         )
         power = (2 / self.window.sum() * spectrum.abs()).square()  # of a sine of amplitude 1, its peak is 1
-        level = 10 * (self.filters @ power).clamp_min(10 ** (self.floor / 10)).log10()
-        return (1 - 2 * level.clamp_max(0) / self.floor).unflatten(0, x.shape[:2])
+        level = 10 * (self.filters @ power).clamp_min(10 ** (-self.floor / 10)).log10()
+        return (1 + 2 * level.clamp_max(0) / self.floor).unflatten(0, x.shape[:2])
 
 
 def triangles(rate: int, bands: int, bins: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ganlab.data.folder import tell
 from ganlab.data.rounds import DataModule, InMemory
 from ganlab.files import Unavailable, cache_folder, write_text
 
@@ -89,7 +90,7 @@ class Sounds(DataModule):
             raise ValueError(self.needs_labels())
         about: dict[str, Any] = {"classes": None, "class_names": None, "frequencies": None, "several": False}
         if label is not None:
-            counts = self.split("train").label.bincount(minlength=len(names))  # type: ignore[union-attr]
+            counts = self.label_of(self.played()).bincount(minlength=len(names))
             equal = self.balanced or len(set(counts.tolist())) == 1
             about |= {"classes": len(names), "class_names": names}
             about |= {"frequencies": None if equal else (counts / counts.sum()).tolist()}
@@ -142,7 +143,7 @@ class Sounds(DataModule):
         home = self.root.resolve()
         paths = [p for p in named if p.resolve().is_relative_to(home)]  # links may lead anywhere
         if len(paths) < len(named):
-            print(f"data.root={self.root}: {len(named) - len(paths):,} links lead out of it and are not followed")
+            tell(f"data.root={self.root}: {len(named) - len(paths):,} links lead out of it and are not followed")
         with ThreadPoolExecutor() as pool:
             bar = tqdm(pool.map(self.attempt, paths), "reading sounds", len(paths), leave=False, disable=None)
             results = list(bar)
@@ -156,14 +157,14 @@ class Sounds(DataModule):
                 cache_folder("folders") / f"{hashlib.blake2b(repr(reasons).encode(), digest_size=8).hexdigest()}.json"
             )
             write_text(path, json.dumps({"root": str(self.root), "bad": reasons}, indent=1))
-            print(f"data.on_bad=skip: {len(bad):,} of {len(paths):,} sounds can't be used, listed in {path}")
+            tell(f"data.on_bad=skip: {len(bad):,} of {len(paths):,} sounds can't be used, listed in {path}")
         good = [(path, result) for path, result in zip(paths, results, strict=True) if not isinstance(result, Bad)]
         if len(good) < 2:
             kinds = " ".join(EXTENSIONS)
             raise Unavailable(f"data.root={self.root}: {len(good)} sounds found in it, at least 2 are needed ({kinds})")
         long = sum(len(x) > self.length for _, x in good)
         if long:
-            print(f"data.length={self.length}: {long:,} of {len(good):,} sounds are longer, and their ends are cut off")
+            tell(f"data.length={self.length}: {long:,} of {len(good):,} sounds are longer, and their ends are cut off")
         return [path for path, _ in good], torch.from_numpy(np.stack([fitted(x, self.length) for _, x in good]))[
             :, None
         ]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganlab.data.imbalance import profile
 from ganlab.data.rounds import DataModule, InMemory
 from ganlab.rng import seed_of
 
@@ -30,13 +31,14 @@ class Tones(DataModule):
 
     def __init__(
         self, rate: int = 4000, length: int = 1024, clips: int = 4000, batch_size: int = 64, rounds: int = 8,
-        seed: int = 0, count: int | None = None,
+        seed: int = 0, count: int | None = None, imbalance: float | None = None, balanced: bool = False,
     ):  # fmt: skip
-        super().__init__(batch_size, rounds, seed, count=count)
+        super().__init__(batch_size, rounds, seed, count=count, imbalance=imbalance, balanced=balanced)
         self.rate, self.length, self.clips = rate, length, clips
 
     def facts(self) -> dict[str, Any]:
-        labels = {"classes": len(NAMES), "class_names": list(NAMES), "frequencies": None, "several": False}
+        frequencies = None if self.imbalance is None or self.balanced else profile(len(NAMES), self.imbalance)
+        labels = {"classes": len(NAMES), "class_names": list(NAMES), "frequencies": frequencies, "several": False}
         return {"shape": [1, self.length], "rate": self.rate, **labels}
 
     def load(self, split: str) -> InMemory:
@@ -52,11 +54,16 @@ class Tones(DataModule):
 def tones(label: Tensor, f: Tensor, phase: Tensor, length: int) -> Tensor:
     """[N, length]; label [N], f [N, 1] in cycles per sample, phase [N, 1] in cycles."""
     t = torch.arange(length, dtype=torch.float64)
-    sine = lambda cycles: (2 * math.pi * (cycles + phase)).sin()
-    swept = lambda a, b: sine(a * t + (b - a) * t.square() / (2 * length))  # whose frequency goes from a to b
-    kinds = [
-        sum((sine(k * f * t) / k for k in range(2, 5)), start=sine(f * t)),
-        sine(4 * f * t), swept(f, 4 * f), swept(4 * f, f),
-    ]  # fmt: skip
-    ends = torch.sin(math.pi * (t + 0.5) / length)
-    return torch.stack(kinds)[label, torch.arange(len(label))] * ends
+    sine = lambda cycles, phase: (2 * math.pi * (cycles + phase)).sin()
+    swept = lambda a, b: a * t + (b - a) * t.square() / (2 * length)  # of which the frequency goes from a to b
+    kinds = (
+        lambda f, p: sum((sine(k * f * t, p) / k for k in range(2, 5)), start=sine(f * t, p)),
+        lambda f, p: sine(4 * f * t, p),
+        lambda f, p: sine(swept(f, 4 * f), p),
+        lambda f, p: sine(swept(4 * f, f), p),
+    )
+    x = torch.empty(len(label), length, dtype=torch.float64)
+    for number, kind in enumerate(kinds):
+        rows = label == number
+        x[rows] = kind(f[rows], phase[rows])
+    return x * torch.sin(math.pi * (t + 0.5) / length)
