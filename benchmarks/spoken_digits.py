@@ -2,7 +2,7 @@
 
 Each RUN is a labelled run with data=sounds, as docs/sound.md has it. By the classifier of extractor=logmel, which is
 trained on the run's training clips: the share of 2,000 clips of G_ema that it takes for the class that was asked for,
-in all and in the worst class; the Frechet distance of them from the training clips; beside these the same of the
+in all and class by class; the Frechet distance of them from the training clips; beside these the same of the
 held-out clips, and of the held-out clips when each is asked for a class at random. Writes RUN/spoken.png: two real
 clips of each class, and below them four that G_ema made.
 """
@@ -35,7 +35,8 @@ class Judge:
 
     def __init__(self, config: dict, data: DataModule):
         self.classifier: Classifier = made(config["extractor"])
-        self.classifier.prepare(data)
+        with torch.enable_grad():
+            self.classifier.prepare(data)
         self.reals = moments(self.look(data.split("train").real)["features"])
 
     def look(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -45,9 +46,9 @@ class Judge:
     def row(self, name: str, x: torch.Tensor, label: torch.Tensor, *more: str) -> None:
         seen = self.look(x)
         right = (seen["logits"].argmax(1) == label).double()
-        worst = min(right[label == c].mean().item() for c in label.unique())
+        classes = " ".join(f"{right[label == c].mean():.0%}" for c in label.unique())
         fid = frechet_distance(*self.reals, *moments(seen["features"])).item()
-        print(f"| {' | '.join([name, f'{right.mean():.1%}', f'{worst:.0%}', f'{fid:.1f}', *more])} |", flush=True)
+        print(f"| {' | '.join([name, f'{right.mean():.1%}', classes, f'{fid:.1f}', *more])} |", flush=True)
 
 
 @torch.no_grad()
@@ -58,7 +59,7 @@ def main(runs: list[Path]) -> None:
         judge, test, classes = Judge(config, data), data.split("test"), data.facts()["classes"]
         if number == 0:
             print(f"{judge.classifier.describe()}\n")
-            print("| clips | recognised as asked | worst class | FID | kimg | seconds |")
+            print("| clips | recognised as asked | class by class | FID | kimg | seconds |")
             print("|---|---|---|---|---|---|")
             judge.row(f"{len(test)} held out", test.real, test.label, "", "")
             asked = torch.randint(classes, (len(test),), generator=torch.Generator().manual_seed(0))
@@ -69,7 +70,8 @@ def main(runs: list[Path]) -> None:
         judge.row(f"G_ema, seed {config['seed']}", fakes, label, f"{sampler.kimg:g}", f"{seconds:.0f}")
         of_class = [(test.label == c).nonzero()[:2, 0] for c in range(classes)]
         shown = torch.cat([as_floats(test.real[torch.stack(of_class, 1).flatten()]), fakes[: 4 * classes]])
-        save_sheet(Sound(data.facts()["rate"]).picture(shown), run / "spoken.png", classes)
+        pictures = torch.nn.functional.interpolate(Sound(data.facts()["rate"]).picture(shown), scale_factor=2)
+        save_sheet(pictures, run / "spoken.png", classes, padding=2)
 
 
 if __name__ == "__main__":
