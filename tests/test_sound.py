@@ -3,6 +3,7 @@
 import os
 import struct
 import wave
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,15 +12,16 @@ import pytest
 import scipy.signal
 import torch
 from composing import prepared
-from made import scored
+from made import SHARED, scored
 
 from ganlab.data.rounds import DataModule, InMemory
 from ganlab.data.sounds import Sounds, resampled, trimmed
 from ganlab.data.tones import NAMES, Tones
 from ganlab.files import Unavailable
 from ganlab.media.sound import Sound
-from ganlab.metrics.classes import Recognised
-from ganlab.metrics.extractors import Classifier
+from ganlab.metrics.classes import ClassificationAccuracy, Recognised
+from ganlab.metrics.extractors import Classifier, Pixels
+from ganlab.metrics.scorer import Scorer
 from ganlab.models.wavegan import Discriminator, Generator, PhaseShuffle, shifted, strides
 from ganlab.spectra import LogMel
 
@@ -173,6 +175,19 @@ def test_no_folder_and_no_sounds_are_refused(tmp_path):
         sounds(tmp_path).facts()
     with pytest.raises(Unavailable, match="there is no such folder"):
         sounds(tmp_path / "nowhere").facts()
+
+
+@pytest.mark.skipif(not (SHARED / "fsdd").is_dir(), reason="the recordings are not here")
+def test_real_recordings_are_read(tmp_path):
+    """40 spoken digits: none is bad, each begins with sound, is as loud as asked, and has its class."""
+    with zipfile.ZipFile(SHARED / "fsdd" / "fsdd_3000.zip") as packed:
+        names = [name for name in packed.namelist() if name.endswith("_1.wav")]
+        packed.extractall(tmp_path, names[:40])
+    data = Sounds(str(tmp_path), 4000, 2048, class_of="name", held_out=0.0)
+    x = data.split("train").real
+    assert data.facts()["class_names"] == [str(i) for i in range(10)]
+    assert (x[:, 0, :40].float().square().mean(1) > 0).all()
+    assert x.float().abs().amax((1, 2)).sub(0.9 * 32767).abs().max() <= 1
 
 
 # -------------------------------------------------------------------------------------------------------------- classes
@@ -414,12 +429,24 @@ def test_a_classifier_learns_sounds_through_their_spectrogram():
     assert extractor(x)["logits"].argmax(1).tolist() == extractor(x / 32768)["logits"].argmax(1).tolist()
 
 
+def test_sounds_without_classes_train_no_classifier():
+    facts = {"shape": [1, 400], "classes": None}
+    with pytest.raises(ValueError, match=r"logmel learns from samples of one class each, .* metrics.enabled=false"):
+        Classifier(front=LogMel(8000), name="logmel").check(facts)
+
+
 def test_the_share_that_is_recognised():
     label = torch.tensor([[0], [0], [1], [1], [1], [2]])
     seen = torch.tensor([0, 1, 1, 1, 0, 2])
     logits = torch.nn.functional.one_hot(seen, 3).float()
     values = scored(Recognised(), None, torch.zeros(6, 2), labels=(None, label), logits=(None, logits), pieces=2)
     assert values == {"recognised": pytest.approx(4 / 6), "recognised_worst": pytest.approx(1 / 2)}
+
+
+def test_scores_that_need_images_are_refused():
+    scorer = Scorer(Pixels(), {"cas": ClassificationAccuracy()}, n=200)
+    with pytest.raises(ValueError, match=r"scores.cas learns from images, and .* \[1, 800\]: leave it out"):
+        scorer.check([1, 800], torch.device("cpu"), 200, labels=True, classes=2)
 
 
 def test_the_command_line_refuses_what_cannot_be_made_of_sounds():

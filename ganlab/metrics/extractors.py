@@ -97,8 +97,10 @@ class Classifier(Extractor):
 
     def check(self, facts: dict[str, Any]) -> None:
         if len(self.image(facts["shape"])) != 3 or not facts["classes"] or facts.get("several"):
+            what = "images" if isinstance(self.front, nn.Identity) else "samples"
             raise ValueError(
-                f"extractor={self.name} learns from images of one class each, which the data has not: use another one"
+                f"extractor={self.name} learns from {what} of one class each, which the data has not: use another one, "
+                "or set metrics.enabled=false"
             )
 
     def image(self, shape: list[int]) -> list[int]:
