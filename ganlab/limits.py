@@ -47,11 +47,11 @@ NAMES = {
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
-        devices num_nodes patience keep""",
+        devices num_nodes patience keep bands""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
-        overlap""",
+        overlap shuffle""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile components""",
+        starts attention tile components length clips""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
@@ -59,8 +59,8 @@ NAMES = {
         minutes bandwidths pca floor""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
-        purge_step""",
-    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
+        purge_step trim""",
+    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness peak held_out",
     Range(0, 1, below=True): "betas dropout hold",
     Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
