@@ -43,7 +43,7 @@ COUNT, CHANNELS = Range(1, 10**9), Range(1, 1 << 16)
 
 # arguments of ganlab's own classes, and keys, by their last name: where a name is missing, any finite number will do
 NAMES = {
-    CHANNELS: "width z_dim w_dim code_dim embed shared codes features growth units",
+    CHANNELS: "width z_dim w_dim code_dim embed shared codes features growth units content motion",
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
@@ -51,16 +51,16 @@ NAMES = {
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
         overlap""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile""",
+        starts attention tile clips hop step frames""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
     POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
-        minutes""",
+        minutes fps""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
         purge_step""",
-    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
+    SHARE: "held_out mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
     Range(0, 1, below=True): "betas dropout hold",
     Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
