@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganlab.data.decode import Bad
-from ganlab.data.films import Film, Layout, films_below, read
-from ganlab.data.folder import refuse, tell
+from ganlab.data.films import Film, Layout, check_readers, films_below, read
+from ganlab.data.folder import tell
 from ganlab.data.images import as_channels
 from ganlab.data.rounds import DataModule, drawn
 from ganlab.files import Unavailable, memory
@@ -122,6 +122,7 @@ class Clips(DataModule):
         if not self.root.is_dir():
             raise Unavailable(f"data.root={self.root}: there is no such folder")
         films, bad, others = films_below(self.root, self.layout)
+        check_readers(films)
         found, short, taken, total = list[tuple[Film, Tensor]](), list[str](), 0, len(films) + len(bad)
         for film in tqdm(films, desc="reading clips", unit="clip", disable=None, leave=False):
             try:
@@ -140,7 +141,10 @@ class Clips(DataModule):
                 )
             found.append((film, frames))
         if bad and self.on_bad == "error":
-            refuse(bad, total, SKIP)
+            also = f", nor can {len(bad) - 1:,} others of {total:,}" if len(bad) > 1 else ""
+            raise Unavailable(
+                f"{bad[0].path} can't be read as a clip ({bad[0].reason}{also}): remove or repair it{SKIP}"
+            )
         root = f"data.root={self.root}"
         if bad:
             tell(f"{root}: {named([str(b.path.name) for b in bad])} of {total:,} can't be read, left out")

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,12 +83,21 @@ def kind_of(path: Path, layout: Layout) -> str:
     return "strip" if layout == "strips" or (layout == "auto" and strip) else "frame"
 
 
+def check_readers(films: Sequence[Film]) -> None:
+    """Raises ValueError where there is a video file, and nothing to read it with."""
+    video = next((film for film in films if film.kind == "video"), None)
+    if video is not None and find_spec("av") is None:
+        raise ValueError(
+            f"{video.name} is a video file, which PyAV is needed to read: pip install 'ganlab[video]', "
+            "or give GIF files, strips or folders of frames"
+        )
+
+
 def read(film: Film, asked: Asked) -> Tensor:
     """uint8 [T, C, H, W]
 
     Raises:
         Bad: it can't be decoded, or its frames differ in size
-        ValueError: it is a video, and there is nothing to read it with
     """
     reader = {"frames": from_files, "strip": from_strip, "animation": from_animation, "video": from_video}[film.kind]
     path = film.files[0]
@@ -99,7 +109,7 @@ def read(film: Film, asked: Asked) -> Tensor:
                 raise Bad(path.parent if film.kind == "frames" else path, f"its frames are of mixed size, {more}")
             sizes.append(tuple(frame.shape[1:]))
             frames.append(fitted(frame, asked))
-    except (Bad, ModuleNotFoundError):
+    except Bad:
         raise
     except Exception as error:  # Pillow and FFmpeg raise all sorts
         raise Bad(path, reason_of(error)) from None
@@ -138,13 +148,8 @@ def from_animation(film: Film) -> Iterator[Tensor]:
 
 
 def from_video(film: Film) -> Iterator[Tensor]:
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"{film.name} is a video file, and PyAV, which reads these, is not installed: pip install 'ganlab[video]', "
-            "or give GIF files, strips or folders of frames"
-        ) from None
+    import av
+
     path = film.files[0]
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path.stat().st_size:,} bytes are too many, {MOST_BYTES:,} at most")

@@ -38,7 +38,7 @@ class Clips(Medium):
         """The clips, moving, side by side: TensorBoard shows an image that is a GIF."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        frames = levels(x.transpose(0, 1).transpose(2, 3).transpose(1, 2).flatten(3))  # n clips in a row
+        frames = levels(x.permute(1, 2, 3, 0, 4).flatten(3))  # n clips in a row
         image = Summary.Image(
             height=frames.shape[1], width=frames.shape[2], colorspace=1 if frames.ndim == 3 else 3,
             encoded_image_string=gif(frames, self.fps),

@@ -38,7 +38,7 @@ class ClipNet(Extractor):
 
     name = "clipnet"
 
-    def __init__(self, features: int = 64, steps: int = 400, seed: int = 0):
+    def __init__(self, features: int = 64, steps: int = 600, seed: int = 0):
         super().__init__()
         self.features, self.steps, self.seed = features, steps, seed
         self.nets = nn.ModuleDict()  # "clips" and "frames", each body and head: made by `prepare`
