@@ -1,10 +1,12 @@
 """Clips: digits whose motion is known, folders of clips with all that may be wrong in them, networks, scores, GIF."""
 
+import contextlib
 import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import test_hostile as hostile
 import torch
 from composing import prepared
 from made import scored
@@ -191,7 +193,9 @@ def test_video_files(tmp_path, monkeypatch):
     with pytest.raises(Unavailable, match=r"film.mkv can't be read"):
         windows(tmp_path).facts()
     monkeypatch.setattr(films, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"film.mkv is a video file, and PyAV.*pip install 'ganlab\[video\]'"):
+    with pytest.raises(
+        ValueError, match=r"film.mkv is a video file, which PyAV is needed to read: pip install 'ganlab\[video\]'"
+    ):
         windows(tmp_path).facts()
 
 
@@ -234,6 +238,24 @@ def test_damaged_files_are_refused_or_left_out(tmp_path, capsys):
         windows(tmp_path).facts()
     assert len(windows(tmp_path, on_bad="skip").split("train")) == 3
     assert "none.gif, half.png: 2 of 3 can't be read" in capsys.readouterr().out
+
+
+def test_mutated_files_are_read_or_refused(tmp_path):
+    save_video(tmp_path / "good.mkv", frames_of(6, (16, 16), colour=True))
+    media.Clips().write(torch.rand(1, 3, 6, 16, 16) * 2 - 1, tmp_path)
+    generator, loaded = np.random.default_rng(0), 0
+    for good in (tmp_path / "good.mkv", tmp_path / "000000.gif"):
+        for case in range(25):
+            content = bytearray(good.read_bytes())
+            for at in generator.integers(0, len(content), 4):
+                content[at] = generator.integers(0, 256)
+            folder = tmp_path / f"{good.stem}{case}"
+            folder.mkdir()
+            kept = len(content) if case % 2 else generator.integers(1, len(content))
+            (folder / good.name).write_bytes(content[:kept])
+            with contextlib.suppress(Unavailable, ValueError):
+                loaded += len(windows(folder).split("train")) > 0
+    assert 10 < loaded < 45
 
 
 def test_an_empty_folder_and_none(tmp_path):
@@ -383,6 +405,11 @@ def test_the_mask_term_is_the_mean_of_the_mask():
 def test_refused_combinations_name_the_key_and_the_fix(overrides, message):
     with pytest.raises(ValueError, match=message):
         prepared(*overrides)
+
+
+@pytest.mark.parametrize("overrides", [["model=mocogan", "data=clips", "data.root=x"], ["model=vgan"]])
+def test_every_key_refuses_what_it_can_not_be(overrides):
+    hostile.test_every_key_refuses_what_it_can_not_be(overrides)
 
 
 # --------------------------------------------------------------------------------------------------------------- scores

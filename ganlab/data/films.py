@@ -74,8 +74,11 @@ def counted(path: Path) -> list[Any]:
 def kind_of(path: Path, layout: Layout) -> str:
     """ "animation", "strip" or "frame", from the header."""
     with opened(path) as image:
-        if getattr(image, "is_animated", False):
-            return "animation"
+        try:
+            if getattr(image, "is_animated", False):  # Pillow reads on, to the second frame
+                return "animation"
+        except Exception as error:
+            raise Bad(path, reason_of(error)) from None
         long, short = max(image.size), min(image.size)
     if layout == "strips" and long % short:
         raise Bad(path, f"{image.width}x{image.height} is no strip of square frames")

@@ -18,7 +18,7 @@ class MovingDigits(DataModule):
 
     Digits lie between pixels, by linear interpolation, so that their centre of mass moves exactly as they do.
 
-    mnist    folder of MNIST's files, whose digits have 28x28 pixels; None: scikit-learn's, which have 8x8
+    root     folder of MNIST's files, whose digits have 28x28 pixels; None: scikit-learn's, which have 8x8
     frames   of a clip
     size     pixels of a side of the frame
     speed    pixels per frame
@@ -27,14 +27,14 @@ class MovingDigits(DataModule):
     """
 
     def __init__(
-        self, mnist: str | None = None, frames: int = 8, size: int = 16, speed: float = 1.0, fps: float = 8.0,
+        self, root: str | None = None, frames: int = 8, size: int = 16, speed: float = 1.0, fps: float = 8.0,
         clips: int = 2000, batch_size: int = 32, rounds: int = 8, seed: int = 0, memory: float = 4.0,
         count: int | None = None,
     ):  # fmt: skip
         super().__init__(batch_size, rounds, seed, memory=memory, count=count)
-        self.source = MNIST(mnist) if mnist else Digits()
+        self.source = MNIST(root) if root else Digits()
         self.frames, self.size, self.speed, self.fps, self.clips = frames, size, speed, fps, clips
-        self.digit = 28 if mnist else 8
+        self.digit = 28 if root else 8
         if size <= self.digit:
             raise ValueError(f"data.size={size}: digits of {self.digit} pixels need room to move: set it higher")
 
