@@ -1,9 +1,9 @@
 """Generators of clips beside reals: python -m benchmarks.video PICTURE RUN [RUN ...]
 
-Scores of each run's last G_ema, and of clips that need no generator: other reals (the part for testing), the same
-standing still (the middle frame of each, repeated), at half the speed, and with their frames in disorder. All by the
-same number of clips against the same reals, those that the first run was trained on. PICTURE: a PNG file of two clips
-of each, frame by frame; beside it the same as a GIF.
+Scores of each run's last G_ema, and of clips that need no generator: other reals (the part for testing), and the same at
+half the speed, standing still (the middle frame of each, repeated), and with their frames in disorder. All by the same
+number of clips against the same reals, those that the first run was trained on. PICTURE: a PNG file of two clips of each,
+frame by frame; beside it the same as a GIF.
 """
 
 import sys
@@ -34,7 +34,7 @@ def main(picture: str, *runs: str) -> None:
     n = min(configs[0]["metrics"]["n"], len(others))
     ways = played(others.take(torch.arange(n))["real"], torch.Generator().manual_seed(0))
     sides: list[tuple[str, Tensor, str]] = [
-        (name, x, "") for name, x in zip(("other reals", "standing still", "half speed", "disorder"), ways, strict=True)
+        (name, x, "") for name, x in zip(("other reals", "half speed", "standing still", "disorder"), ways, strict=True)
     ]
     for run, config in zip(runs, configs, strict=True):
         sampler = load(Path(run) / "checkpoints" / "last.ckpt")
