@@ -1,9 +1,9 @@
 """Generators of clips beside reals: python -m benchmarks.video PICTURE RUN [RUN ...]
 
-Scores of each run's last G_ema, and of clips that need no generator: other reals (the part for testing), and the same at
-half the speed, standing still (the middle frame of each, repeated), and with their frames in disorder. All by the same
-number of clips against the same reals, those that the first run was trained on. PICTURE: a PNG file of two clips of each,
-frame by frame; beside it the same as a GIF.
+Scores of each run's last G_ema, and of clips that need no generator: other reals (the part for testing), and the same
+at half the speed, standing still (the middle frame of each, repeated), and with their frames in disorder. All by the
+same number of clips against the same reals, those that the first run was trained on. PICTURE: a PNG file of two clips
+of each, frame by frame; beside it the same as a GIF.
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import zipfile
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import test_hostile as hostile
 import torch
 from composing import prepared
-from made import scored
+from made import SHARED, scored
 from PIL import Image
 from play import phase
 from torch import nn
@@ -145,6 +146,20 @@ def test_strips_are_cut_into_square_frames(tmp_path, stacked):
     assert np.array_equal(real.permute(1, 2, 3, 0), frames[1:4])
 
 
+WEIZMANN = SHARED / "video" / "weizmann64.zip"
+
+
+@pytest.mark.skipif(not WEIZMANN.exists(), reason="needs the clips of the Weizmann actions")
+def test_the_weizmann_actions(tmp_path):
+    """36 strips of 2,645 frames in all, of 4 actions by 9 people."""
+    with zipfile.ZipFile(WEIZMANN) as archive:
+        archive.extractall(tmp_path)
+    data = windows(tmp_path / "weizmann64", frames=1, size=16)
+    assert data.facts()["class_names"] == ["0", "1", "3", "4"]
+    assert len(data.films) == 36
+    assert len(data.split("train")) == 2645
+
+
 def test_layout_says_what_a_long_picture_is(tmp_path):
     for i in range(3):
         save_strip(tmp_path / f"{i}.png", frames_of(4, (6, 6), seed=i))
@@ -256,6 +271,19 @@ def test_mutated_files_are_read_or_refused(tmp_path):
             with contextlib.suppress(Unavailable, ValueError):
                 loaded += len(windows(folder).split("train")) > 0
     assert 10 < loaded < 45
+
+
+def test_a_clip_that_lacks_a_frame_is_none(tmp_path, monkeypatch):
+    """Without a damaged frame it would jump."""
+    save_frames(tmp_path / "good", frames_of(4))
+    save_frames(tmp_path / "torn", frames_of(6))
+    (tmp_path / "torn" / "3.png").write_bytes(b"torn")
+    with pytest.raises(Unavailable, match=r"torn/3.png can't be read as a clip"):
+        windows(tmp_path).facts()
+    assert len(windows(tmp_path, on_bad="skip").split("train")) == 2
+    monkeypatch.setattr(films, "memory", lambda: 200)
+    with pytest.raises(Unavailable, match=r"its frames take more than 0 GiB of memory: set data.size lower"):
+        windows(tmp_path / "good").facts()
 
 
 def test_an_empty_folder_and_none(tmp_path):

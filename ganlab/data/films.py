@@ -16,6 +16,7 @@ from torch import Tensor
 from ganlab.data.decode import MOST_BYTES, MOST_PIXELS, Bad, opened, pixels, reason_of, whole
 from ganlab.data.images import as_channels, cover
 from ganlab.data.scan import EXTENSIONS
+from ganlab.files import memory
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
 STRIP = 4  # a picture so many times as long as wide, by a whole number, is a strip unless data.layout says otherwise
@@ -60,7 +61,8 @@ def films_below(root: Path, layout: Layout) -> tuple[list[Film], list[Bad], int]
                 frames[path.parent].append(path)
             else:
                 films.append(Film(path.relative_to(root).as_posix(), kind, (path,)))
-    for place, paths in frames.items():
+    for place in frames.keys() - {error.path.parent for error in bad}:  # a clip without one of its frames is none
+        paths = frames[place]
         films.append(Film(place.relative_to(root).as_posix(), "frames", tuple(sorted(paths, key=counted))))
     return sorted(films, key=lambda film: counted(Path(film.name))), bad, others
 
@@ -104,7 +106,7 @@ def read(film: Film, asked: Asked) -> Tensor:
     """
     reader = {"frames": from_files, "strip": from_strip, "animation": from_animation, "video": from_video}[film.kind]
     path = film.files[0]
-    frames, sizes = [], list[tuple[int, ...]]()
+    frames, sizes, most = [], list[tuple[int, ...]](), memory() // 2
     try:
         for frame in reader(film):
             if sizes and frame.shape[1:] != sizes[0]:
@@ -112,6 +114,8 @@ def read(film: Film, asked: Asked) -> Tensor:
                 raise Bad(path.parent if film.kind == "frames" else path, f"its frames are of mixed size, {more}")
             sizes.append(tuple(frame.shape[1:]))
             frames.append(fitted(frame, asked))
+            if len(frames) * frames[0].nbytes > most:
+                raise Bad(path, f"its frames take more than {most >> 30} GiB of memory: set data.size lower")
     except Bad:
         raise
     except Exception as error:  # Pillow and FFmpeg raise all sorts
