@@ -87,10 +87,9 @@ class ClipNet(Extractor):
             x, y = altered(*held, ways, self.seed)
             with torch.no_grad():
                 told = torch.cat([net(as_floats(part)).argmax(1) for part in x.split(500)])
-            self.right |= {
-                f"{name} ways": (told % WAYS == y % WAYS).double().mean().item(),
-                f"{name} labels": (told // WAYS == y // WAYS).double().mean().item(),
-            }
+            self.right[f"{name} ways"] = (told % WAYS == y % WAYS).double().mean().item()
+            if data.facts()["classes"]:
+                self.right[f"{name} labels"] = (told // WAYS == y // WAYS).double().mean().item()
 
     def describe(self) -> str:
         told = ", ".join(f"{name} {share:.1%}" for name, share in self.right.items())
@@ -171,10 +170,6 @@ class FCD(FID):
     """Frechet clip distance: FID's formula on what a clip network sees, here one that was trained on the set itself."""
 
     keys = ("fcd",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.keys = ("fcd",)
 
 
 class FrameFID(Score):
