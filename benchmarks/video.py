@@ -39,7 +39,7 @@ def main(picture: str, *runs: str) -> None:
     for run, config in zip(runs, configs, strict=True):
         sampler = load(Path(run) / "checkpoints" / "last.ckpt")
         made_clips = torch.cat([sampler.generate(first, min(100, n - first)) for first in range(0, n, 100)])
-        name = f"{config['generator']['_target_'].split('.')[2]}, seed {config['seed']}"
+        name = f"{config['generator']['_target_'].split('.')[2]} {config['seed']}, {sampler.kimg:g} kimg"
         sides.append((name, made_clips, told(Path(run), sampler)))
     scorer = Scorer(extractor, {k: made(v) for k, v in configs[0]["scores"].items()}, n)
     reals = scorer.reals(data, "train", CPU)
@@ -56,7 +56,7 @@ def main(picture: str, *runs: str) -> None:
 def told(run: Path, sampler: Any) -> str:
     seconds = yaml.safe_load((run / "result.json").read_text())["seconds"]
     parameters = sum(p.numel() for p in sampler.G.parameters()) / 1e6
-    return f"{sampler.kimg:g} kimg in {seconds:.0f} s, G has {parameters:.2f} million parameters"
+    return f"{seconds:.0f} s, G has {parameters:.2f} million parameters"
 
 
 def show(path: Path, sides: list[tuple[str, Tensor]], fps: float) -> None:
