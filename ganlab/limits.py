@@ -43,7 +43,7 @@ COUNT, CHANNELS = Range(1, 10**9), Range(1, 1 << 16)
 
 # arguments of ganlab's own classes, and keys, by their last name: where a name is missing, any finite number will do
 NAMES = {
-    CHANNELS: "width z_dim w_dim code_dim embed shared codes features growth units",
+    CHANNELS: "width z_dim w_dim code_dim embed shared codes features growth units content motion",
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
@@ -51,12 +51,12 @@ NAMES = {
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
         overlap shuffle""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile components length clips""",
+        starts attention tile components length clips hop step frames""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
     POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
-        minutes bandwidths pca floor""",
+        minutes bandwidths pca floor fps speed""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
         purge_step trim""",
