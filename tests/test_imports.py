@@ -9,7 +9,9 @@ import pytest
 
 HOME = Path(__file__).parent.parent / "ganlab"
 FILES = {str(p.relative_to(HOME)): ast.parse(p.read_text()) for p in sorted(HOME.rglob("*.py"))}
-LEAVES = {f"ganlab.{name}" for name in ("files", "rng", "schedule", "signals", "weights")}  # import one another only
+LEAVES = {
+    f"ganlab.{name}" for name in ("columns", "files", "rng", "schedule", "signals", "weights")
+}  # import one another only
 
 
 def imports(tree):

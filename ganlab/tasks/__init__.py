@@ -2,6 +2,7 @@
 
 from ganlab.tasks.images import Restore, Segment, Translate, TranslateUnpaired
 from ganlab.tasks.noise import Autoencode, Bidirectional, Codes, Generate, MultiScale, Progressive
+from ganlab.tasks.tables import Impute, Synthesize
 from ganlab.tasks.task import Task
 
 __all__ = [
@@ -9,10 +10,12 @@ __all__ = [
     "Bidirectional",
     "Codes",
     "Generate",
+    "Impute",
     "MultiScale",
     "Progressive",
     "Restore",
     "Segment",
+    "Synthesize",
     "Task",
     "Translate",
     "TranslateUnpaired",
