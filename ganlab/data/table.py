@@ -178,12 +178,12 @@ class Tabular(DataModule):
         real = encode(values, columns)
         generator = torch.Generator().manual_seed(seed_of("hide"))
         kept = torch.rand(values.shape, generator=generator) >= self.hide
-        spread = [len(part) for part in self.entries()]
+        spread = [len(part) for part in self.ranges()]
         given = torch.repeat_interleave(kept, torch.tensor(spread), 1) & ~real.isnan()
         index = [column["name"] for column in columns].index(self.label) if self.label else None
         return Rows(real.to(torch.get_default_dtype()), given, None if index is None else values[:, index].long())
 
-    def entries(self) -> list[range]:
+    def ranges(self) -> list[range]:
         """Entries of a row that belong to each column."""
         ends = [total(self.columns()[:i]) for i in range(len(self.columns()) + 1)]
         return [range(a, b) for a, b in pairwise(ends)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ganlab.phase import GeneratorOutput
+from ganlab.phase import GeneratorOutput, full
 
 
 class Residual(nn.Module):
@@ -34,7 +34,7 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], parts: Sequence[tuple[str, int]], z_dim: int = 128, width: int = 256,
+        self, shape: Sequence[int], parts: Sequence[Sequence[str | int]], z_dim: int = 128, width: int = 256,
         depth: int = 2, conditions: int | None = None, temperature: float = 0.2,
     ):  # fmt: skip
         super().__init__()
@@ -46,7 +46,7 @@ class Generator(nn.Module):
 
     def forward(self, inputs: tuple[Tensor, Tensor], cond: Tensor | None = None) -> GeneratorOutput:
         z, gumbel = inputs
-        h = self.out(self.hidden(z if cond is None else torch.cat([z, cond], 1))).float()
+        h = full(self.out(self.hidden(z if cond is None else torch.cat([z, cond], 1))))
         noisy = ((h + gumbel) / self.temperature).split(self.sizes, 1)
         numbers = h.tanh().split(self.sizes, 1)
         parts = [x if kind == "number" else y.softmax(1) for kind, x, y in zip(self.kinds, numbers, noisy, strict=True)]
