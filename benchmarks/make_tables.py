@@ -6,8 +6,8 @@ made   of runs of model=ctgan on the made table, whose law is known: how far 20,
        training rows themselves.
 rare   scikit-learn's breast cancer, half of it a test part, of the other half so few malignant cases kept that they
        are 5 % of the rows. A CTGAN is trained on these (into FOLDER, unless it is there) and asked for malignant cases
-       until both classes are equally frequent; classifiers learn from real rows alone, with class weights, with SMOTE's rows
-       and with CTGAN's, and are judged by balanced accuracy on the test part. Needs imbalanced-learn.
+       until both classes are equally frequent; classifiers learn from real rows alone, with class weights, with SMOTE's
+       rows and with CTGAN's, and are judged by balanced accuracy on the test part. Needs imbalanced-learn.
 """
 
 import subprocess

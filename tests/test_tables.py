@@ -483,8 +483,8 @@ def test_a_heat_map_is_small_blue_large_yellow_and_missing_black():
     columns = describe({"a": ["0", "10"], "b": ["x", "y"]}, (), "minmax")
     x = encode(values_of({"a": ["0", "10", ""], "b": ["y", "x", ""]}, columns), columns)
     picture = Rows(columns).picture(x)[0]
-    side = picture.shape[1] // 3
-    cell = lambda row, column: picture[:, row * side, column * side].tolist()
+    high, wide = picture.shape[1] // 3, picture.shape[2] // 2
+    cell = lambda row, column: picture[:, row * high, column * wide].tolist()
     assert cell(0, 0) == cell(1, 1)
     assert cell(1, 0) == cell(0, 1)
     assert cell(2, 0) == cell(2, 1) == [-1, -1, -1]

@@ -41,8 +41,9 @@ class Rows(Medium):
         shares = torch.stack([share(values[:, i], column) for i, column in enumerate(self.columns)], 1)
         t = shares.nan_to_num().float()
         colors = torch.stack([2 * t - 1, 1.7 * t - 0.8, 0.3 - 1.1 * t]).where(~shares.isnan(), -1)  # [3, n, columns]
-        side = max(1, 480 // max(shares.shape))
-        return colors.repeat_interleave(side, 1).repeat_interleave(side, 2)[None].to(x.device)
+        high = max(1, 480 // max(shares.shape))
+        wide = min(4 * high, max(high, 480 // len(self.columns)))
+        return colors.repeat_interleave(high, 1).repeat_interleave(wide, 2)[None].to(x.device)
 
     def log(self, writer: Any, name: str, x: Tensor, step: int) -> None:
         text = self.text(x)
