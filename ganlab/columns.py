@@ -81,8 +81,10 @@ def described(name: str, cells: Sequence[str], category: bool, encoding: str) ->
     numbers = np.array([float(value) for value in there])
     if not np.isfinite(numbers).all():
         raise ValueError(f"data: column {name} has numbers beyond all bounds: correct them")
+    if numbers.min() == numbers.max():  # written in several ways
+        return {"name": name, "kind": "constant", "value": there[0]}
     written = ["e" in value.lower() for value in different]
-    decimals = None if any(written) else max(len(value.partition(".")[2]) for value in different)
+    decimals = None if any(written) else min(15, max(len(value.partition(".")[2]) for value in different))
     column = {"name": name, "kind": "number", "low": float(numbers.min()), "high": float(numbers.max())}
     column |= {"decimals": decimals}
     return column | ({"modes": modes_of(numbers.tobytes()), "missing": gaps > 0} if encoding == "modes" else {})

@@ -77,6 +77,18 @@ def test_cells_survive_the_way_to_networks_and_back(encoding):
     assert back["none"] == [""] * 5
 
 
+def test_numbers_keep_their_way_of_writing():
+    """Exponents stay exponents, one number written in two ways is a constant, no zero gets a sign."""
+    text = {"a": ["1e-7", "2.5e-7", "3e-7"], "b": ["1", "1.0", "1"], "c": ["-0.001", "0.004", "-2"]}
+    columns = describe(text, (), "minmax")
+    assert [column["kind"] for column in columns] == ["number", "constant", "number"]
+    back = text_of(decode(encode(values_of(text, columns), columns), columns), columns)
+    assert [float(cell) for cell in back["a"]] == pytest.approx([1e-7, 2.5e-7, 3e-7])
+    assert back["b"] == ["1", "1", "1"]
+    assert back["c"] == ["-0.001", "0.004", "-2.000"]
+    assert text_of(torch.tensor([[-0.0, -0.0, -0.0]]), columns)["c"] == ["0.000"]
+
+
 def test_descriptions_are_plain_values():
     """They are stored with a run: JSON holds them, and decodes as before."""
     columns = describe(TEXT, ["code"], "modes")

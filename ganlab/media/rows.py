@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlab.columns import decode, text_of
+from ganlab.columns import decode, text_of, total
 from ganlab.files import atomic
 from ganlab.media import Medium
 
@@ -24,6 +24,7 @@ class Rows(Medium):
 
     def __init__(self, columns: Sequence[Mapping[str, Any]]):
         self.columns = list(columns)
+        self.length = total(self.columns)
 
     def text(self, x: Tensor) -> dict[str, list[str]]:
         """{column: [n] cells} of rows [n, D] as networks make them."""
