@@ -16,7 +16,7 @@ import yaml
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
-from ganlab.metrics.tables import Imputed
+from ganlab.columns import spans
 from ganlab.settings import made
 from ganlab.sharing import load
 
@@ -43,13 +43,13 @@ def main() -> None:
     data = made(config["data"])
     samples = data.split("train")
     batch = samples.take(torch.arange(len(samples)))
-    score = Imputed(data.columns())
+    numbers = [i for i, _, kind in spans(data.columns()) if kind == "number"]
+    if len(numbers) < batch["real"].shape[1]:
+        raise SystemExit("scikit-learn's imputers are for numbers, and this table has categories")
+    hidden = ~batch["given"] & ~batch["real"].isnan()
 
     def rmse(x: torch.Tensor) -> float:
-        filled = torch.where(batch["given"], batch["real"], x.to(batch["real"]))
-        real = torch.where(batch["real"].isnan(), filled, batch["real"])
-        sums = score.compare(filled, real, lambda x: x).double().sum(0)
-        return (sums[0] / sums[1]).sqrt().item()
+        return (x.double() - batch["real"].double())[hidden].square().mean().sqrt().item()
 
     print(f"{data.title}: {len(samples):,} rows, {100 * data.hide:g} % of the cells missing\n")
     print("| method | RMSE | seconds |\n|---|---|---|", flush=True)
