@@ -16,8 +16,8 @@ class Imputed(Compared):
     by the smallest and the largest of their column (Yoon et al. 2018, arXiv:1806.02920, section 5), and the share of
     categories that are wrong; of all rows together. nan where there was no such cell.
 
-    Such a cell is one where the two rows differ: the others are copied, or nobody knows them. A number that is filled in
-    without any error would be missed, which a network's do not reach.
+    Such a cell is one where the two rows differ: the others are copied, or nobody knows them. A cell that is filled in
+    with no error at all would not be counted, but what networks make has one.
 
     columns   descriptions of the columns (`ganlab.columns`)
     """
