@@ -50,8 +50,8 @@ NAMES = {
         devices num_nodes patience keep bands""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
         overlap shuffle""",
-    COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile components length clips hop step frames""",
+    COUNT: """classes conditions capacity test count epochs interval strokes splits subsets k k_coverage g_steps n
+        labelled modes starts attention tile components length clips hop step frames""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
@@ -60,8 +60,8 @@ NAMES = {
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
         purge_step trim""",
-    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness peak held_out",
-    Range(0, 1, below=True): "betas dropout hold",
+    SHARE: """mixing smooth decay share p frequencies alpha gamma momentum jitter thickness peak held_out hide hint""",
+    Range(0, 1, below=True): "betas drop dropout hold",
     Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
     Range(0, 1000): "lr",

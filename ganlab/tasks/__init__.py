@@ -3,6 +3,7 @@
 from ganlab.tasks.adapt import Adapt
 from ganlab.tasks.images import Restore, Segment, Translate, TranslateUnpaired
 from ganlab.tasks.noise import Autoencode, Bidirectional, Codes, Generate, MultiScale, Progressive
+from ganlab.tasks.tables import Impute, Synthesize
 from ganlab.tasks.task import Task
 
 __all__ = [
@@ -11,10 +12,12 @@ __all__ = [
     "Bidirectional",
     "Codes",
     "Generate",
+    "Impute",
     "MultiScale",
     "Progressive",
     "Restore",
     "Segment",
+    "Synthesize",
     "Task",
     "Translate",
     "TranslateUnpaired",
