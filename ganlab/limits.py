@@ -47,11 +47,11 @@ NAMES = {
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
-        devices num_nodes patience keep""",
+        devices num_nodes patience keep length kernels ngrams rollouts""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
         overlap""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile""",
+        starts attention tile vocabulary""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
@@ -59,10 +59,10 @@ NAMES = {
         minutes""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
-        purge_step""",
+        purge_step anneal_kimg ahead""",
     SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
     Range(0, 1, below=True): "betas dropout hold",
-    Range(0, 1, above=True): "top imbalance factor",
+    Range(0, 1, above=True): "top imbalance factor held_out",
     Range(0, 0.5, below=True): "discard",
     Range(0, 1000): "lr",
     Range(1, 4): "channels source_channels",
@@ -97,7 +97,8 @@ TRAIN: dict[str, Any] = {
     "speed.channels_last": bool, "speed.compile": bool,
     "networks": Keys, **{f"networks.{player}{key}": kind for player in "GD" for key, kind in _player.items()},
     **dict.fromkeys(("data", "optimizer", "metrics", "trainer"), Keys), "task": Target, "ema": Target,
-    **dict.fromkeys(("discriminator", "loss", "extractor", "lr_schedule", "beta2"), Target | None), "generator": Target,
+    **dict.fromkeys(("discriminator", "loss", "extractor", "beta2"), Target | None), "generator": Target,
+    "lr_schedule": Target | Mapping[str, Target | None] | None,
     **dict.fromkeys(("terms", "augment", "scores", "callbacks", "logger"), Entries), "paths": Mapping[str, str],
     **{f"optimizer.{key}": float for key in ("lr", "eps", "alpha", "momentum", "weight_decay")},
     "optimizer.betas": Betas, "optimizer.G": Target | None, "optimizer.D": Target | None,

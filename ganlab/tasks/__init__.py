@@ -3,6 +3,7 @@
 from ganlab.tasks.images import Restore, Segment, Translate, TranslateUnpaired
 from ganlab.tasks.noise import Autoencode, Bidirectional, Codes, Generate, MultiScale, Progressive
 from ganlab.tasks.task import Task
+from ganlab.tasks.text import Write
 
 __all__ = [
     "Autoencode",
@@ -16,4 +17,5 @@ __all__ = [
     "Task",
     "Translate",
     "TranslateUnpaired",
+    "Write",
 ]
