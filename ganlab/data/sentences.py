@@ -55,16 +55,16 @@ def grammar() -> dict[str, list[tuple[str, str, float]]]:
 class Sentences(DataModule):
     """Sentences as "two small dogs see the cat", int64 [N, 8], filled up with 0, the end.
 
-    samples   number of sentences of each split
+    number   of sentences in each split
     """
 
     reference = "test"
 
     def __init__(
-        self, samples: int = 20_000, batch_size: int = 64, rounds: int = 8, seed: int = 0, count: int | None = None
+        self, number: int = 20_000, batch_size: int = 64, rounds: int = 8, seed: int = 0, count: int | None = None
     ):  # fmt: skip
         super().__init__(batch_size, rounds, seed, count=count)
-        self.samples = samples
+        self.number = number
         rules = grammar()
         states = ["start", *(state for state in rules if state != "start")]
         words = sorted({word for options in rules.values() for word, _, _ in options} - {NAMES[END]})
@@ -104,7 +104,7 @@ class Sentences(DataModule):
     def load(self, split: str) -> InMemory:
         generator = torch.Generator().manual_seed(seed_of("sentences", split))  # the same set in every run
         p, to, _ = self.matrices()
-        state, columns = torch.zeros(self.samples, dtype=torch.int64), []
+        state, columns = torch.zeros(self.number, dtype=torch.int64), []
         for _ in range(LENGTH):
             columns.append(torch.multinomial(p[state], 1, generator=generator)[:, 0])
             state = to[state, columns[-1]]

@@ -1,5 +1,8 @@
 """From noise to texts."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -17,6 +20,16 @@ class Write(Generate):
 
     def __init__(self, medium: Medium | None = None):
         super().__init__(medium=medium)
+
+    def facts(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing to add to what is known of the data.
+
+        Raises:
+            ValueError: they are no texts
+        """
+        if "symbols" not in known:
+            raise ValueError("this model writes texts, which the data are not: use data=sentences, or data=text")
+        return {}
 
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         output = wrap(output_of(G, batch.inputs, None))
