@@ -1,10 +1,10 @@
 """Scores of text generators beside real texts: python -m benchmarks.text RUN [RUN ...]
 
-All runs are of the same texts. Of each run's G_ema, 2,000 samples: BLEU against held-out texts, and of those against the
-samples; the share that is new; the likelihood under a language model of held-out texts; and how likely G itself holds
-the held-out texts, in nats per symbol. Then the same of as many real texts: what a perfect generator would get. BLEU and
-the likelihood are those of training texts, as held-out ones were learnt from or compared with; what is new in them, is of
-held-out texts.
+All runs are of the same texts. Of each run's G_ema, 2,000 samples: BLEU against held-out texts, and of those against
+the samples; the share that is new; the likelihood under a language model of held-out texts; and how likely G itself
+holds the held-out texts, in nats per symbol. Then the same of as many real texts, which is what a perfect generator
+would get: BLEU and likelihood of training texts, as held-out ones are what is compared with; what is new, of held-out
+texts.
 """
 
 import json
@@ -17,6 +17,7 @@ import yaml
 
 from ganlab.metrics.scorer import Scorer, chosen_of
 from ganlab.metrics.scores import Kept
+from ganlab.metrics.text import lengths
 from ganlab.settings import made
 from ganlab.sharing import load
 
@@ -27,11 +28,11 @@ N = 2000
 def own_nll(G: Any, tokens: torch.Tensor) -> float:
     """Of texts under G itself, in nats per symbol, their ends included."""
     log_p = torch.cat([G.log_prob(part) for part in tokens.split(500)])
-    return -(log_p.sum() / (log_p != 0).sum()).item()
+    return -(log_p.sum() / (lengths(tokens) + 1).clamp(max=tokens.shape[1]).sum()).item()
 
 
-def row(name: list[str], values: dict[str, float], nll: str) -> str:
-    return f"| {' | '.join([*name, *(f'{v:.3f}' for v in values.values()), nll])} |"
+def row(name: str, values: dict[str, float], more: str) -> str:
+    return f"| {' | '.join([name, *(f'{v:.3f}' for v in values.values()), more])} |"
 
 
 def main() -> None:
@@ -43,26 +44,21 @@ def main() -> None:
     extractor.prepare(data)
     reference = scorer.reals(data, data.reference, cpu)
     held = data.split("test").real
-    print(f"| model | seed | {' | '.join(scorer.names)} | own nll, held-out | s per kimg |")
-    print(f"|{'---|' * (len(scorer.names) + 4)}")
+    print(f"| run | {' | '.join(scorer.names)} | own nll, held-out | seconds |")
+    print(f"|{'---|' * (len(scorer.names) + 3)}")
     for run in runs:
-        config, sampler = yaml.safe_load((run / "config.yaml").read_text()), load(run / "checkpoints" / "last.ckpt")
-        name = [config["hydra_model"] if "hydra_model" in config else run.name, str(config["seed"])]
+        sampler, result = load(run / "checkpoints" / "last.ckpt"), json.loads((run / "result.json").read_text())
         values = scorer.score(scorer.looking_at(sampler), shape, reference, cpu)
-        seconds = json.loads((run / "result.json").read_text()).get("seconds_per_kimg", float("nan"))
-        print(row(name, values, f"{own_nll(sampler.G, held):.3f} | {seconds:.2f}"), flush=True)
-    of = lambda split: (
-        lambda first, count: {"real": (x := data.split(split).real)[chosen_of(len(x), N)[first : first + count]]}
-    )
-    trained, unseen = (scored(scorer, of(split), shape, reference) for split in ("train", "test"))
-    values = trained | {k: v for k, v in unseen.items() if k.startswith(("new", "different"))}
-    print(row(["real texts", ""], values, " | "))
+        print(row(run.name, values, f"{own_nll(sampler.G, held):.3f} | {result['seconds']:.0f}"), flush=True)
+    trained, unseen = (of_reals(scorer, data.split(split).real, shape, reference) for split in ("train", "test"))
+    own = list(zip(trained.items(), unseen.items(), strict=True))  # where fewer are held out, names tell how many
+    print(row("real texts", {k: v if k.startswith(("new", "different")) else t for (_, t), (k, v) in own}, " | "))
 
 
-def scored(scorer: Scorer, look: Any, shape: list[int], reference: Kept) -> dict[str, float]:
-    n = min(N, len(look(0, N)["real"]))
-    scorer.n = n
-    return scorer.score(look, shape, reference, torch.device("cpu"))
+def of_reals(scorer: Scorer, real: torch.Tensor, shape: list[int], reference: Kept) -> dict[str, float]:
+    scorer.n = min(N, len(real))
+    chosen = real[chosen_of(len(real), scorer.n)]
+    return scorer.score(lambda first, n: {"real": chosen[first : first + n]}, shape, reference, torch.device("cpu"))
 
 
 if __name__ == "__main__":

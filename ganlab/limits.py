@@ -109,7 +109,7 @@ TRAIN: dict[str, Any] = {
     "trainer.deterministic": bool | Literal["warn"] | None, "trainer.benchmark": bool | None,
 }
 EVALUATE: dict[str, Any] = {
-    "fakes": str | None, "reals": str | None, "split": Literal["train", "test"], "n": AtLeast2 | None,
+    "fakes": str | None, "reals": str | None, "split": Literal["train", "test"] | None, "n": AtLeast2 | None,
     "n_real": int | None, "seeds": Sequence[int], "generator": Literal["G_ema", "G"], "truncation": float | None,
     "standing": int, "batch_size": int, "devices": int, "accelerator": Accelerator, "output": str | None,
     "statistics": str | None, "trust": Sequence[str], "self_test": bool, "data": Keys | None,

@@ -31,6 +31,15 @@ class Write(Generate):
             raise ValueError("this model writes texts, which the data are not: use data=sentences, or data=text")
         return {}
 
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        loss = getattr(gan, "loss", None)
+        if loss is not None and not getattr(gan.G, "relaxed", True) and not hasattr(loss, "rollouts"):
+            raise ValueError(
+                "generator.relaxed=false: no gradient passes through such texts, and the loss needs one: set it to "
+                "true, or use loss=policy_gradient"
+            )
+
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         output = wrap(output_of(G, batch.inputs, None))
         return output, F.one_hot(batch.real, output.fake.shape[-1]).to(output.fake)
