@@ -169,7 +169,7 @@ def test_right_sentences_are_told_from_wrong_ones():
     values = scored(Grammar(data.facts()["arcs"]), None, torch.zeros(4000, 1), tokens=(None, data.split("test").real))
     assert values["grammatical"] == 1
     assert values["grammar_nll"] == pytest.approx(data.entropy(), abs=0.1)
-    wrong = ["a dogs sleeps", "two dogs sees a cat", "the small old cat sings", "the cat sees", "cat sleeps"]
+    wrong = ["a dogs sleeps", "two dogs sees a cat", "the small quick cat sings", "the cat sees", "cat sleeps"]
     right = ["the cats sleep", "two dogs see a cat"]
     rows = [[symbols.index(word) for word in text.split()] for text in wrong + right]
     tokens = torch.tensor([row + [END] * (8 - len(row)) for row in rows])

@@ -13,7 +13,7 @@ Arc = tuple[int, int, int, float]  # state, symbol, next state, probability
 NOUNS = [("cat", "cats"), ("dog", "dogs"), ("bird", "birds"), ("child", "children")]
 VERBS = [("sees", "see"), ("likes", "like"), ("follows", "follow")]  # somebody
 ALONE = [("sleeps", "sleep"), ("sings", "sing")]
-ADJECTIVES = ["small", "old", "happy"]
+ADJECTIVES = ["small", "quick", "happy"]
 LENGTH = 8  # the longest sentence has 7 words
 
 
