@@ -59,7 +59,7 @@ def bleu(texts: Tensor, references: Tensor, orders: Sequence[int]) -> dict[int, 
 
 class BLEU(Score):
     """Mean BLEU-n of the fakes against all reals together: how much of what G writes is good. And backward, of the
-    reals against all fakes: how much of what there is to write G writes (Shi et al. 2018, arXiv:1804.11258, section 4).
+    reals against all fakes: how much of what there is to write G writes (Shi et al. 2018, arXiv:1804.11258).
     Both depend on how many texts they are compared with.
 
     ngrams   the values of n
@@ -98,8 +98,7 @@ class Novelty(Score):
 
 class NLL(Score):
     """Negative log-likelihood of the fakes under a language model of held-out texts, in nats per symbol, their ends
-    included (Zhao et al. 2018, arXiv:1706.04223, section 5.2: reverse of the likelihood of held-out texts under a model
-    of the fakes). Low also where a G repeats a few likely texts: read it beside backward BLEU."""
+    included. Low also where a G repeats a few likely texts: read it beside backward BLEU."""
 
     reads = {"nll": "rows"}
     reals = False

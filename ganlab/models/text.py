@@ -20,8 +20,8 @@ class Generator(nn.Module):
 
     Each step draws from the softmax of its logits by the Gumbel-max trick: the largest of logits plus Gumbel noise is
     such a draw. z, through its distribution function, is that noise. While G trains, the draw is relaxed to
-    softmax((logits + noise) / temperature), through which gradients pass (Kusner & Hernandez-Lobato, eq. 4); in eval
-    mode it is a one and zeros.
+    softmax((logits + noise) / temperature), through which gradients pass (Kusner & Hernandez-Lobato, section 3); in
+    eval mode it is a one and zeros.
 
     shape         [T, V]
     width         units of the recurrent layer
@@ -29,7 +29,7 @@ class Generator(nn.Module):
     relaxed       False: also while it trains a text is a one and zeros each, without a gradient
     hard          relaxed draws look like a one and zeros, to D and to the next step, and have the soft ones' gradient
                   (straight-through); False: they are shown as they are
-    temperature   at the start, and after `anneal_kimg`: between them it falls exponentially, as in RelGAN, section 2.3
+    temperature   at the start, and after `anneal_kimg`: between them it falls exponentially, as in RelGAN
     """
 
     tau: Tensor
