@@ -47,11 +47,11 @@ NAMES = {
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
-        devices num_nodes patience keep bands""",
+        devices num_nodes patience keep bands kernels ngrams rollouts""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
         overlap shuffle""",
     COUNT: """classes conditions capacity test count epochs interval strokes splits subsets k k_coverage g_steps n
-        labelled modes starts attention tile components length clips hop step frames""",
+        labelled modes starts attention tile components length clips hop step frames vocabulary number""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
@@ -59,7 +59,7 @@ NAMES = {
         minutes bandwidths pca floor fps speed""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
-        purge_step trim""",
+        purge_step trim anneal_kimg ahead""",
     SHARE: """mixing smooth decay share p frequencies alpha gamma momentum jitter thickness peak held_out hide hint""",
     Range(0, 1, below=True): "betas drop dropout hold",
     Range(0, 1, above=True): "top imbalance factor",
@@ -97,7 +97,8 @@ TRAIN: dict[str, Any] = {
     "speed.channels_last": bool, "speed.compile": bool,
     "networks": Keys, **{f"networks.{player}{key}": kind for player in "GD" for key, kind in _player.items()},
     **dict.fromkeys(("data", "optimizer", "metrics", "trainer"), Keys), "task": Target, "ema": Target,
-    **dict.fromkeys(("discriminator", "loss", "extractor", "lr_schedule", "beta2"), Target | None), "generator": Target,
+    **dict.fromkeys(("discriminator", "loss", "extractor", "beta2"), Target | None), "generator": Target,
+    "lr_schedule": Target | Mapping[str, Target | None] | None,
     **dict.fromkeys(("terms", "augment", "scores", "callbacks", "logger"), Entries), "paths": Mapping[str, str],
     **{f"optimizer.{key}": float for key in ("lr", "eps", "alpha", "momentum", "weight_decay")},
     "optimizer.betas": Betas, "optimizer.G": Target | None, "optimizer.D": Target | None,
@@ -109,7 +110,7 @@ TRAIN: dict[str, Any] = {
 }
 METRICS = ("enabled", "n", "n_real", "batch_size", "seed", "monitor")
 EVALUATE: dict[str, Any] = {
-    "fakes": str | None, "reals": str | None, "split": Literal["train", "test"], "n": AtLeast2 | None,
+    "fakes": str | None, "reals": str | None, "split": Literal["train", "test"] | None, "n": AtLeast2 | None,
     "n_real": int | None, "seeds": Sequence[int], "generator": Literal["G_ema", "G"], "truncation": float | None,
     "standing": int, "batch_size": int, "devices": int, "accelerator": Accelerator, "output": str | None,
     "statistics": str | None, "trust": Sequence[str], "self_test": bool, "data": Keys | None,

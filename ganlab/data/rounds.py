@@ -77,7 +77,11 @@ class DataModule(L.LightningDataModule):
     imbalance    train on so few samples of some classes that the last has this share of the first's, likewise (before
                  `count`); None: on all
     balanced     show each class equally often
+
+    reference    the split that samples made from noise are compared with
     """
+
+    reference = "train"
 
     def __init__(
         self, batch_size: int, rounds: int, seed: int, flip: bool = False, memory: float = 4.0, workers: int = 0,

@@ -5,6 +5,7 @@ from ganlab.tasks.images import Restore, Segment, Translate, TranslateUnpaired
 from ganlab.tasks.noise import Autoencode, Bidirectional, Codes, Generate, MultiScale, Progressive
 from ganlab.tasks.tables import Impute, Synthesize
 from ganlab.tasks.task import Task
+from ganlab.tasks.text import Write
 
 __all__ = [
     "Adapt",
@@ -21,4 +22,5 @@ __all__ = [
     "Task",
     "Translate",
     "TranslateUnpaired",
+    "Write",
 ]
