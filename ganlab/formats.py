@@ -69,13 +69,16 @@ def drawn(sampler: Any, n: int) -> dict[str, Tensor]:
     """What G is handed for samples 0 .. n - 1: z, and label where it is told one; or where it starts from images, any.
 
     Raises:
-        ValueError: the task draws something else
+        ValueError: the task draws something else, or starts from something else
     """
+    other = f"{type(sampler.task).__name__}, and can't be exported: share the checkpoint itself"
     if from_images(sampler):
+        if not hasattr(sampler.task, "made"):
+            raise ValueError(f"G starts from what is no image, by task {other}")
         return {"image": 2 * IndexedRNG(0, range(n)).uniform(*started_from(sampler)) - 1}
     z, label = sampler.task.draw(IndexedRNG(0, range(n)))
     if not isinstance(z, Tensor) or not isinstance(label, (Tensor, type(None))):
-        raise ValueError(f"{type(sampler.task).__name__} draws other things than z and a label, and can't be exported")
+        raise ValueError(f"G starts from other things than z and a label, by task {other}")
     return {"z": z} | ({} if label is None else {"label": label})
 
 

@@ -16,6 +16,7 @@ from composing import composed, group
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 from PIL import Image
+from test_catalogue import is_of_images, rounds, served
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -28,6 +29,7 @@ from ganlab.phase import Batch, wrap
 from ganlab.sample import sample
 from ganlab.settings import build, complete, drop_settings_of_what_was_removed
 from ganlab.tasks import Generate
+from ganlab.tasks.tables import Synthesize
 
 NARROW = ["generator.z_dim=8", "generator.w_dim=8", "generator.mapping=1"]
 SMALL = {"cgan": (), "sagan": (), "stylegan2_ada": NARROW}  # labels; attention, spectral norm; convolutions by style
@@ -38,7 +40,7 @@ def run_of(folder, model="mlp", *overrides, shape=(1, 16, 16), seen=64_000, **da
     """A run's folder with the checkpoint of an untrained model: (path, its GAN)."""
     cfg = composed(f"model={model}", "experiment=tiny", *overrides)
     facts = {"shape": list(shape), "classes": 10, "class_names": None, "frequencies": None, "several": False}
-    complete(cfg, {"inputs": list(shape)} | facts | data)
+    complete(cfg, {"inputs": list(shape)} | facts | data if is_of_images(model) else served(model).facts())
     drop_settings_of_what_was_removed(cfg, overrides)
     settings = OmegaConf.to_container(cfg, resolve=True)
     gan = build(settings)
@@ -54,12 +56,12 @@ def run_of(folder, model="mlp", *overrides, shape=(1, 16, 16), seen=64_000, **da
     return path, gan
 
 
-def starts_from_noise(model):
-    return hasattr(get_object(composed(f"model={model}", "experiment=tiny").task._target_), "draw")
+def task_of(model):
+    return get_object(composed(f"model={model}", "experiment=tiny").task._target_)
 
 
-NOISE = [model for model in group("model") if starts_from_noise(model)]
-IMAGES = [model for model in group("model") if not starts_from_noise(model)]
+NOISE = [model for model in group("model") if hasattr(task_of(model), "draw") and task_of(model) is not Synthesize]
+IMAGES = [model for model in group("model") if hasattr(task_of(model), "made")]
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +110,18 @@ def test_every_model_that_starts_from_images_comes_back_bit_for_bit(tmp_path, mo
     """With what its task does to what G makes, and without a preview, for which there are no images."""
     path, gan = run_of(tmp_path, model)
     folder = export(str(path))
-    batch = {"inputs": torch.rand(2, 1, 16, 16), "real": torch.rand(2, 1, 16, 16)}
+    batch = rounds(model, 1, (1, 16, 16), 2)[0]
     gan.to(memory_format=torch.contiguous_format)
     again, expected = (tree_leaves(x.reconstruct(batch)["fake"])[0] for x in (ganlab.load(folder), gan))
     assert torch.equal(again, expected)
     assert {file.name for file in folder.iterdir()} == {"card.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("model", sorted(set(group("model")) - {*NOISE, *IMAGES}))
+def test_what_starts_from_something_else_is_refused(tmp_path, model):
+    path, _ = run_of(tmp_path, model)
+    with pytest.raises(ValueError, match="share the checkpoint itself"):
+        export(str(path))
 
 
 FROM_IMAGES = [

@@ -100,7 +100,7 @@ def test_a_run_goes_on_in_another_memory_format(before, tmp_path):
     """What Adam keeps lies in the file as the weights lay; a fused step would take it for other weights' moments."""
     after = {"true": "false", "false": "true"}[before]
     make = lambda last: fast("dcgan", terms="[]", **{"speed.channels_last": last}).double()
-    data, doubled = rounds(6, SHAPE), {"precision": "64-true"}
+    data, doubled = rounds("dcgan", 6, SHAPE), {"precision": "64-true"}
     loader = lambda part: torch.utils.data.DataLoader(part, batch_size=None)
     whole, first, second = make(before), make(before), make(after)
     trainer(**doubled).fit(whole, loader(data))
@@ -199,8 +199,8 @@ def test_nothing_left_to_compile_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["dcgan", "sngan", "wgan_gp"])
 def test_compiled_networks_make_the_same_weights(model):
-    plain = play(fast(model).double(), 5, SHAPE, precision="64-true")
-    quick = play(fast(model, **{"speed.compile": "true"}).double(), 5, SHAPE, precision="64-true")
+    plain = play(model, fast(model).double(), 5, SHAPE, precision="64-true")
+    quick = play(model, fast(model, **{"speed.compile": "true"}).double(), 5, SHAPE, precision="64-true")
     for name in ("G", "D", "G_ema"):
         a, b = weights(getattr(plain, name)), weights(getattr(quick, name))
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
