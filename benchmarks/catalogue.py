@@ -1,12 +1,14 @@
 """Writes docs/models.md, the table of the catalogue, from the configs: python benchmarks/catalogue.py
 
-At 32x32 with 3 channels and 10 classes; of models that make images larger, 32x32 is what they make. FLOPs are of one
-forward pass with one image, counted by PyTorch (a multiplication and an addition are two). Scores stand there only
-where docs/scores.json has one, which was measured.
+At 32x32 with 3 channels and 10 classes; of models that make images larger, 32x32 is what they make; models of other
+kinds of samples have the set that they come with. FLOPs are of one forward pass with one sample, counted by PyTorch (a
+multiplication and an addition are two; recurrent layers are left out). Scores stand there only where docs/scores.json
+has one, which was measured.
 """
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -16,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ganlab.conf import CONF, _first_comment
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
-from ganlab.settings import build, complete
+from ganlab.settings import build, complete, made
+from ganlab.tasks import Generate
 
 HOME = Path(__file__).parent.parent
 SHAPE = [3, 32, 32]
@@ -26,12 +29,18 @@ def name_of(node: dict | None) -> str:
     return node["_target_"].rpartition(".")[2] if node else "-"
 
 
-def needs(task: dict, told: bool) -> str:
+def needs(gan, task: dict, told: bool) -> str:
     """What a model learns from."""
+    kinds = {"Sound": "sounds", "Clips": "clips", "Text": "texts", "Rows": "rows of a table"}
+    if gan.task.medium is not None:
+        return kinds[type(gan.task.medium).__name__] + " and labels" * (told and type(gan.task) is Generate)
     if "degradation" in task:
         kind = name_of(task["degradation"])
         return "images" if kind == "Nothing" else f"images; {kind} is undone"
-    known = {"Translate": "pairs of images", "TranslateUnpaired": "two sets of images"}
+    known = {
+        "Translate": "pairs of images", "TranslateUnpaired": "two sets of images",
+        "Adapt": "two sets of images, one of them labelled",
+    }  # fmt: skip
     return known.get(name_of(task), "images and labels" if told else "images")
 
 
@@ -41,30 +50,50 @@ def flops(run) -> str:
     return f"{counter.get_total_flops() / 1e9:.3g}"
 
 
-def line(path: Path, measured: dict[str, dict]) -> list[str]:
-    with initialize_config_dir(version_base="1.3", config_dir=CONF):
-        cfg = compose("train", [f"model={path.stem}", "data=cifar10"])
-    with open_dict(cfg):
-        cfg.data.root = None
-        cfg.update({key: {} for key in ("paths", "callbacks", "logger")})  # what only a run can fill in
+def of_its_kind(cfg) -> tuple[dict, dict]:
+    """(facts, a batch of 2): of images of one size for all that take them, or of the set that the model comes with."""
     facts = {"classes": 10, "class_names": None, "frequencies": None, "several": False}
-    complete(cfg, {"shape": SHAPE, "inputs": SHAPE, **facts})
+    x = torch.zeros(2, *SHAPE)
+    if cfg.data._target_.endswith("CIFAR10"):
+        return {"shape": SHAPE, "inputs": SHAPE, **facts}, {"real": x, "inputs": x, "label": torch.zeros(2, dtype=int)}
+    data = made(OmegaConf.to_container(cfg.data, resolve=True))
+    alone = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(strategy=alone, global_rank=0, world_size=1, lightning_module=None)
+    batch = next(iter(data.train_dataloader()))[0]
+    return data.facts(), {key: value[:2] for key, value in batch.items()}
+
+
+def composed(model: str, *overrides: str):
+    with initialize_config_dir(version_base="1.3", config_dir=CONF):
+        cfg = compose("train", [f"model={model}", *overrides])
+    with open_dict(cfg):
+        cfg.update({key: {} for key in ("paths", "callbacks", "logger")})  # what only a run can fill in
+    return cfg
+
+
+def line(path: Path, measured: dict[str, dict]) -> list[str]:
+    cfg = composed(path.stem)
+    if cfg.task.get("medium") is None and name_of(cfg.data) not in ("Domains", "Sentences"):
+        cfg = composed(path.stem, "data=cifar10", "data.root=null")
+    facts, batch = of_its_kind(cfg)
+    complete(cfg, facts)
     settings = OmegaConf.to_container(cfg, resolve=True)
     gan = build(settings)
-    x, label = torch.zeros(2, *SHAPE), torch.zeros(2, dtype=torch.long)
     count = lambda net: f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}" if net is not None else "-"
     half = lambda text: f"{float(text) / 2:.3g}"
-    batch = gan.task.prepare({"real": x, "inputs": x, "label": label}, IndexedRNG(0, range(2)))
+    batch = gan.task.prepare(batch, IndexedRNG(0, range(2)))
     told = [] if batch.cond is None else [batch.cond]
     noise = hasattr(gan.task, "draw")
+
     start = [gan.task.draw(IndexedRNG(0, range(2)))[0], *told] if noise else [batch.inputs]
+    start = [batch.inputs[0]] if name_of(settings["task"]) == "Adapt" else start  # both domains pass through it
     with torch.no_grad():
         shown = wrap(gan.task.play(gan.G.eval(), batch)[0]).fake  # perhaps more than the image
     of_d = half(flops(lambda: gan.D.eval()(shown, *told))) if gan.D is not None else "-"
     terms = ", ".join(f"{k} {v['weight']:g}" for k, v in settings["terms"].items())
     score = measured.get(path.stem, {})
     return [
-        f"`{path.stem}`", _first_comment(path), needs(settings["task"], noise and bool(told)),
+        f"`{path.stem}`", _first_comment(path), needs(gan, settings["task"], noise and bool(told)),
         name_of(settings["loss"]), terms or "-", str(settings["n_critic"]),
         count(gan.G), count(gan.D), half(flops(lambda: gan.G.eval()(*start))), of_d,
         f"{score['value']:.2f} {score['name']}, {score['protocol']}" if score else "",
