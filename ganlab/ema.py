@@ -21,6 +21,7 @@ class EMA(nn.Module):
         super().__init__()
         self.half_life, self.ramp = half_life, ramp
         self.seen = 0  # samples; saved with the module
+        self.followed: tuple[Any, ...] = ()  # (G_ema, G, the parameters of each): walking through modules takes long
 
     def copy_of(self, G: nn.Module) -> nn.Module:
         return copy.deepcopy(G).eval().requires_grad_(False)
@@ -33,7 +34,9 @@ class EMA(nn.Module):
         if self.ramp is not None:
             half_life = min(half_life, self.seen * self.ramp)
         keep = 0.5 ** (samples / half_life) if half_life > 0 else 0.0
-        torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - keep)
+        if self.followed[:2] != (G_ema, G):
+            self.followed = (G_ema, G, list(G_ema.parameters()), list(G.parameters()))
+        torch._foreach_lerp_(self.followed[2], self.followed[3], 1 - keep)
         for average, buffer in zip(G_ema.buffers(), G.buffers(), strict=True):
             average.copy_(buffer)
 

@@ -20,10 +20,10 @@ from torch import nn
 from ganlab.checks import check_game
 from ganlab.curves import Curves
 from ganlab.ema import EMA
-from ganlab.gradient import frozen
+from ganlab.gradient import clear, frozen, weighted_sum, without_autocast
 from ganlab.losses import Loss
 from ganlab.networks import align
-from ganlab.phase import Data, Phase, full, micro, output_of, size, take, wrap
+from ganlab.phase import Data, Phase, full, mean, micro, output_of, size, take, wrap
 from ganlab.rng import BatchRNG, IndexedRNG, reseed, seed_of
 from ganlab.schedule import Schedule, at, within
 from ganlab.tasks import Generate, Task
@@ -125,17 +125,17 @@ class GAN(L.LightningModule):
         with frozen(self.moving["D"] if player == "G" else [] if self.share_fake else self.moving["G"]):
             for rows in micro(n, self.micro_batches):
                 phase = Phase(
-                    player, take(prepared, rows), self.G, self.D, self.task.play, augments,
-                    self.rng("phase", player, number, rows, n), self.seen, self.share_fake, self.together,
-                    grad_inputs=frozenset().union(*(goal.grad_inputs for goal in goals.values())),
+                    player, prepared if self.micro_batches == 1 else take(prepared, rows), self.G, self.D,
+                    self.task.play, augments, self.rng("phase", player, number, rows, n), self.seen, self.share_fake,
+                    self.together, grad_inputs=frozenset().union(*(goal.grad_inputs for goal in goals.values())),
                 )  # fmt: skip
                 if made:
                     phase.played = made[0].played
                 share = (rows.stop - rows.start) / n
-                losses = {name: goal(phase).mean() for name, goal in goals.items()}
-                total = sum(goals[name].factor(player, self.seen) * loss for name, loss in losses.items())
-                with self.averaging(last=rows.stop == n), torch.autocast(self.device.type, enabled=False):
-                    backward(total * share)
+                losses = {name: mean(goal(phase)) for name, goal in goals.items()}
+                total = weighted_sum((goals[k].factor(player, self.seen) * share, loss) for k, loss in losses.items())
+                with self.averaging(last=rows.stop == n), without_autocast(self.device.type):
+                    backward(total)
                 self.curves.watch(phase, losses, share, boundary=getattr(self.loss, "boundary", None))
                 phases += [phase] if watching or self.share_fake else []
         self.step(player)
@@ -160,7 +160,7 @@ class GAN(L.LightningModule):
                 nn.utils.clip_grads_with_norm_(moving, self.clip_norm, norm)
             self.curves.pending.discard(player)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        clear(optimizer)
 
     def rng(self, purpose: str, player: str, number: int, rows: slice, n: int) -> BatchRNG:
         """What `rows` of this process's n samples draw, of the whole run's batch."""

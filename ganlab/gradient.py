@@ -1,7 +1,9 @@
 """Gradients of D's opinion with respect to what it was shown, and of fakes: the only `autograd.grad` in the house."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -41,6 +43,18 @@ def squared_norm(gradients: list[Tensor]) -> Tensor:
     return sum((g.flatten(1).square().sum(1) for g in gradients), torch.zeros((), device=gradients[0].device))
 
 
+def weighted_sum(parts: Iterable[tuple[float, Tensor]]) -> Tensor:
+    """The sum of weight * x; a weight of 1 is no operation, which small networks would notice."""
+    return reduce(add, [x if weight == 1 else weight * x for weight, x in parts])
+
+
+def clear(optimizer: torch.optim.Optimizer) -> None:
+    """No gradients: zero_grad without its hooks, which take longer than that."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = None
+
+
 @contextmanager
 def frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
     """No gradients for these meanwhile; afterwards those that had them have them again."""
@@ -52,3 +66,8 @@ def frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
     finally:
         for p in held:
             p.requires_grad_(True)
+
+
+def without_autocast(device: str) -> AbstractContextManager[None]:
+    """What is computed meanwhile is computed in the precision of its inputs."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

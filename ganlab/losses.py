@@ -137,8 +137,9 @@ class Minimax(Loss):
         self.smooth = smooth
 
     def discriminator(self, phase: Phase) -> Tensor:
-        on_reals = self.reals(phase, lambda x: F.softplus(-x) + self.smooth * x)  # cross entropy with 1 - smooth
-        return on_reals + self.fakes(phase, F.softplus)
+        on_real = lambda x: F.softplus(-x)
+        smooth = lambda x: on_real(x) + self.smooth * x  # cross entropy with 1 - smooth
+        return self.reals(phase, smooth if self.smooth else on_real) + self.fakes(phase, F.softplus)
 
     def generator(self, phase: Phase) -> Tensor:
         return self.fakes(phase, lambda y: -F.softplus(y))

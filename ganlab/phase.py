@@ -1,6 +1,6 @@
 """What the game is played with: a `Batch`, what G and D return, and a `Phase`: one player facing one batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map
+from torch.utils._pytree import register_pytree_node, tree_map
 
 from ganlab.rng import SampleRNG
 
@@ -56,11 +56,18 @@ for _kind in (Batch, GeneratorOutput, DiscriminatorOutput):  # so that tree_map 
 
 def full(x: Data) -> Data:
     """Raises half precision to float32, for reductions; float64 stays float64."""
-    return raised(x) if isinstance(x, Tensor) else tree_map(lambda t: raised(t) if isinstance(t, Tensor) else t, x)
+    if x is None or isinstance(x, Tensor):
+        return x if x is None else raised(x)
+    return tree_map(lambda t: raised(t) if isinstance(t, Tensor) else t, x)
 
 
 def raised(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def mean(x: Tensor) -> Tensor:
+    """A scalar, whose mean is itself, stays as it is."""
+    return x.mean() if x.dim() else x
 
 
 def detach(x: Data) -> Data:
@@ -71,7 +78,9 @@ def detach(x: Data) -> Data:
 
 def size(x: Data) -> int:
     """Number of samples."""
-    return len(x if isinstance(x, Tensor) else tree_leaves(x)[0])
+    while not isinstance(x, Tensor):  # the first tensor of a batch, or of a tuple
+        x = next(iter(x.values() if isinstance(x, Mapping) else x))
+    return len(x)
 
 
 def take(x: Data, rows: slice) -> Data:
@@ -95,7 +104,8 @@ def wrap(output: Any) -> GeneratorOutput:
 def opinion(D: nn.Module | None, x: Data, cond: Data = None) -> DiscriminatorOutput:
     assert D is not None, "there is no D in this game"
     output = D(x) if cond is None else D(x, cond)
-    output = output if isinstance(output, DiscriminatorOutput) else DiscriminatorOutput(output)
+    if not isinstance(output, DiscriminatorOutput):
+        return DiscriminatorOutput(full(output))
     return replace(output, logits=full(output.logits))
 
 
@@ -138,7 +148,8 @@ class Phase:
         """What the task made of the batch: G's output and the reals."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and (self.player == "G" or self.keep_graph)):
             fake, real = self.play(self.G, self.batch)
-        return full(wrap(fake)), full(real)
+        made = wrap(fake)
+        return GeneratorOutput(full(made.fake), full(made.aux)), full(real)
 
     @cached_property
     def fake(self) -> Data:

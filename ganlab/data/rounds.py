@@ -187,6 +187,9 @@ class DataModule(L.LightningDataModule):
     def train_dataloader(self) -> Any:
         return self.served(self.played(), self.seed)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # rounds are served on the device
+
     def served(self, samples: Samples, seed: int, window: Sequence[int] | None = None) -> "Rounds":
         """Rounds of these samples to this process, from where the run is."""
         trainer: Any = self.trainer
