@@ -123,6 +123,7 @@ BROKEN = {
     "it is silent": lambda path: put(path, np.zeros(800)),
     "some of its numbers are not finite": lambda path: pcm_float(path, np.nan),
     "Error opening": lambda path: path.write_bytes(b"no sound at all"),
+    "No such file": lambda path: path.symlink_to("nowhere"),
     "100 samples per second are not 1,000 to 768,000": lambda path: put(path, rate=100),
 }
 
@@ -144,6 +145,20 @@ def test_a_file_that_cannot_be_used_is_named_or_left_out_and_counted(tmp_path, c
     listed = Path(told.partition("listed in ")[2].strip()).read_text()
     assert "9_bad.wav" in listed
     assert reason in listed
+
+
+def test_what_is_silent_once_channels_are_averaged_is_refused(tmp_path):
+    """Opposite channels leave one step of rounding, which `peak` would make as loud as a sound."""
+    put(folder(tmp_path) / "it.wav", np.stack([sine(), -sine()], 1))
+    with pytest.raises(Unavailable, match="it is silent"):
+        sounds(tmp_path, peak=0.9).facts()
+
+
+def test_other_files_are_counted(tmp_path, capsys):
+    (folder(tmp_path) / "it.mp3").write_bytes(b"")
+    (tmp_path / ".hidden.wav").write_bytes(b"")
+    assert len(sounds(tmp_path).found[0]) == 4
+    assert "1 other files, as it.mp3, are not read, only .wav .flac .ogg" in capsys.readouterr().out
 
 
 def test_sizes_that_a_recorder_did_not_know_are_no_truncation(tmp_path):
@@ -230,6 +245,7 @@ def test_the_held_out_part_is_fixed_and_belongs_to_names(tmp_path):
         ({"on_bad": "cry"}, "data.on_bad='cry'"),
         ({"held_out": 1.0}, "data.held_out=1.0"),
         ({"rate": 10}, "data.rate=10"),
+        ({"peak": 0.0}, "data.peak=0.0: must be above 0"),
         ({"imbalance": 0.1, "root": "."}, "needs a set with one label"),
     ],
 )
