@@ -115,6 +115,14 @@ def test_modes_are_found_and_offsets_are_in_quarter_deviations():
     assert ((modes[chosen, 0] < 5) == (x < 5)).all()
 
 
+def test_numbers_far_from_zero_keep_what_differs():
+    """As dates in seconds do: the modes are where the numbers are."""
+    text = {"x": [str(1_600_000_000_000 + i) for i in range(0, 4000, 7)]}
+    columns = describe(text, (), "modes")
+    back = decode(encode(values_of(text, columns), columns), columns)
+    assert (back - values_of(text, columns)).abs().max() < 1
+
+
 def test_missing_cells_are_a_choice_of_their_own_where_numbers_have_modes():
     columns = describe({"x": ["1", "2", "", "3"], "y": ["a", "", "b", "a"]}, (), "modes")
     x = encode(values_of({"x": ["", "1"], "y": ["", "b"]}, columns), columns)
@@ -134,6 +142,8 @@ def test_missing_cells_are_a_choice_of_their_own_where_numbers_have_modes():
         ),
         ({"a": [f"n{i}" for i in range(501)]}, (), r"column a has 501 different texts.*data.drop=\[a\]"),
         ({"a": ["1e999", "2"]}, (), "beyond all bounds"),
+        ({"a": ["1e300", "2e300"]}, (), "beyond all bounds"),
+        ({"a": ["1,5", "-2,25"]}, (), r"column a has numbers with a comma, as '1,5'.*data.categories=\[a\]"),
     ],
 )
 def test_columns_that_can_not_be_learned_are_named(text, categories, told):
@@ -152,7 +162,9 @@ def test_columns_that_can_not_be_learned_are_named(text, categories, told):
         (b"a,b\n1,2\n1,2,3\n1\n", "line 3 has 3 cells, and there are 2 columns, and 1 others"),
         (b"a,a\n1,2\n", "more than one column is called 'a'"),
         (b"a,b\n1,M\xfcnchen\n", r"not utf-8 \(0xfc, about line 2\).*data.charset=latin-1"),
-        (b"a;b\n1;2\n", "data.separator=';'"),
+        ("a,b\n1,2\n".encode("utf-16"), "data.charset=utf-16"),
+        (b"a;b\n1;2\n", "data.separator=semicolon"),
+        (b"a\tb\n1\t2\n", "data.separator=tab"),
         (b'a,b\n1,"2\n', "can't be read as a table"),
         (b"a,b\n1,${x}\n", "rename"),
     ],
@@ -166,6 +178,9 @@ def test_broken_files_are_refused_in_one_line(tmp_path, content, told):
 def test_other_charsets_separators_and_byte_order_marks_are_read(tmp_path):
     written(tmp_path / "a.csv", {"ä": ["1", "2"], "b": ["ü", "v"]}, ";", "latin-1")
     assert read_csv(tmp_path / "a.csv", charset="latin-1", separator=";") == {"ä": ["1", "2"], "b": ["ü", "v"]}
+    assert list(read_csv(tmp_path / "a.csv", charset="latin-1", separator="semicolon")) == ["ä", "b"]
+    with pytest.raises(ValueError, match=r"^separator='xy': must be comma, semicolon, tab, bar, or one character"):
+        read_csv(tmp_path / "a.csv", "input", separator="xy")
     written(tmp_path / "b.csv", {"a": ["1"], "b": ["2"]}, encoding="utf-8-sig")
     assert list(read_csv(tmp_path / "b.csv")) == ["a", "b"]
     with pytest.raises(ValueError, match=r"data\.charset=klingon"):
@@ -191,6 +206,7 @@ def test_constant_and_empty_columns_are_counted(tmp_path, capsys):
         ({"drop": ["nothing"]}, "data.drop: there is no column nothing"),
         ({"drop": ["age", "height of", "town", "code"]}, "every column is constant or empty"),
         ({"by_category": True, "balanced": True}, "two ways to draw rows"),
+        ({"hide": 0.2}, "data.hide=0.2 hides cells from what fills them in"),
     ],
 )
 def test_what_a_table_has_not_is_told(tmp_path, keys, told):
@@ -207,6 +223,14 @@ def test_hidden_cells_are_a_fifth_and_always_the_same():
     for _, span, kind in spans(table.columns()):
         if kind == "choice":
             assert (given[:, span] == given[:, span][:, :1]).all()
+
+
+def test_categories_are_counted_where_they_are_trained_on(tmp_path):
+    """Conditions are asked for by these counts, and rows drawn by them."""
+    text = {"a": ["x"] * 40 + ["y"] * 40, "b": [str(i) for i in range(80)]}
+    table = Table(written(tmp_path / "t.csv", text), label="a", imbalance=0.1)
+    counts = table.facts()["columns"][0]["counts"]
+    assert counts == table.played().label.bincount().tolist() == [40, 4]
 
 
 # ------------------------------------------------------------------------------------------------------- the made table
