@@ -101,6 +101,12 @@ def test_silent_ends_are_cut_off_and_short_sounds_padded(tmp_path):
     assert len(trimmed(quiet, RATE, None)) == len(quiet)
 
 
+def test_ends_are_cut_off_by_decibels_of_power():
+    level = lambda db: np.full(160, 10 ** (db / 20))
+    x = np.concatenate([level(-42), level(-38), level(0), level(-38), level(-42)])
+    np.testing.assert_array_equal(trimmed(x, RATE, 40.0), x[160:-160])
+
+
 def test_longer_sounds_are_cut_and_counted(tmp_path, capsys):
     put(folder(tmp_path) / "it.wav", sine(seconds=0.3))
     np.testing.assert_allclose(one(tmp_path, "it.wav"), sine()[:LENGTH], atol=1e-4)
@@ -356,6 +362,24 @@ def test_the_papers_layers_at_its_length():
     assert parameters(G) == 100 * 16384 + 16384 + convolutions + sum(sizes[1:])
     assert parameters(Discriminator((1, 16384))) == convolutions + sum(sizes[:-1]) + 16384 + 1
     assert [part.n for part in Discriminator((1, 16384)).modules() if isinstance(part, PhaseShuffle)] == [2] * 4
+
+
+def test_the_networks_are_the_papers_written_out():
+    """Rectifiers before each layer of G and tanh at its end; in D slopes of 0.2; a label's part is projected."""
+    F = torch.nn.functional
+    torch.manual_seed(0)
+    G, D = Generator((1, 256), width=3), Discriminator((1, 256), width=3, classes=4).eval()
+    z, label = torch.randn(2, 100), torch.tensor([3, 1])
+    x = (z @ G.linear.weight.T + G.linear.bias).view(2, 6, 16)
+    for layer in G.layers:
+        x = F.conv_transpose1d(x.clamp_min(0), layer.weight, layer.bias, 4, 11, 1)
+    torch.testing.assert_close(G(z), x.tanh())
+    h = x.tanh()
+    for layer in (part for part in D.layers if isinstance(part, torch.nn.Conv1d)):
+        h = F.conv1d(h, layer.weight, layer.bias, 4, 11)
+        h = torch.where(h > 0, h, 0.2 * h)
+    own = torch.stack([D.label(label)[i] @ h[i].flatten() for i in range(2)])
+    torch.testing.assert_close(D(x.tanh(), label), h.flatten(1) @ D.out.weight[0] + D.out.bias + own)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,18 @@ def test_modes_are_found_and_offsets_are_in_quarter_deviations():
     assert ((modes[chosen, 0] < 5) == (x < 5)).all()
 
 
+def test_a_mode_is_drawn_by_how_well_it_explains_a_number():
+    """Section 4.2 of the paper: by weight times density; the offset is of the mode that was drawn, and bounded."""
+    modes = [[-1.0, 1.0, 0.8], [1.0, 2.0, 0.2]]
+    column = {"name": "x", "kind": "number", "modes": modes, "missing": False}
+    x = encode(torch.full((20_000, 1), 0.5, dtype=torch.float64), [column])
+    explained = [weight * stats.norm.pdf(0.5, mean, deviation) for mean, deviation, weight in modes]
+    assert x[:, 1].mean().item() == pytest.approx(explained[0] / sum(explained), abs=0.015)
+    for k, (mean, deviation, _) in enumerate(modes):
+        assert x[x[:, 1 + k] == 1, 0].unique().tolist() == pytest.approx([(0.5 - mean) / (4 * deviation)])
+    assert encode(torch.tensor([[99.0]]), [column])[0, 0].item() == pytest.approx(0.99)
+
+
 def test_numbers_far_from_zero_keep_what_differs():
     """As dates in seconds do: the modes are where the numbers are."""
     text = {"x": [str(1_600_000_000_000 + i) for i in range(0, 4000, 7)]}
@@ -294,9 +306,10 @@ def test_the_imputation_score_counts_filled_cells_alone():
     columns = describe({"a": ["0", "1"], "b": ["0", "1"], "c": ["x", "y"]}, (), "minmax")
     target = torch.tensor([[0.5, 0.5, 1, 0], [0.2, 0.4, 0, 1], [0.9, 0.1, 1, 0]])
     fake = torch.tensor([[0.6, 0.5, 0.9, 0.1], [0.4, 0.6, 0.7, 0.3], [0.9, 0.1, 1, 0]])
-    sums = Imputed(columns).compare(fake, target, None).double().sum(0)
-    assert sums[1:].tolist() == [3, 1, 2]
-    assert sums[0].item() == pytest.approx(0.09, rel=1e-5)
+    rows = Imputed(columns).compare(fake, target, None)
+    assert rows.sum(0)[1:].tolist() == [3, 1, 2]
+    values = Imputed(columns)(Kept(0, {}), Kept(3, {"imputed_rows": rows}))
+    assert values == {"rmse": pytest.approx(math.sqrt(0.09 / 3), rel=1e-5), "wrong_categories": 0.5}
 
 
 def test_likeness_of_a_table_to_itself_is_perfect_and_of_shuffled_columns_is_told_by_pairs():
@@ -434,6 +447,8 @@ def test_training_by_sampling_draws_rows_and_conditions_by_the_papers_law():
     for k, name in enumerate(task.names):
         for i in range(8):
             assert found[8 * k + i].item() == pytest.approx(law.get((name, i), 0), abs=0.004)
+    evenly = Synthesize(columns, z_dim=2, by_category=False).condition(rows[drawn], BatchRNG(1, n, slice(0, n)))
+    assert evenly[:, :2].sum(1).mean().item() == pytest.approx(0.5, abs=0.005)
 
 
 def test_without_data_conditions_are_drawn_as_categories_occur():
@@ -482,6 +497,26 @@ def test_packs_are_of_neighbours_and_the_last_is_filled_up():
     x = torch.randn(7, 2)
     alone = [D.net(x[[a, b, c]].flatten()[None]).item() for a, b, c in ((0, 1, 2), (3, 4, 5), (6, 0, 1))]
     assert D(x).tolist() == pytest.approx(alone, abs=1e-6)
+    told, cond = ctgan.Discriminator([2], width=8, pack=3, conditions=4).eval(), torch.randn(7, 4)
+    first = torch.cat([x[:3], cond[:3]], 1).flatten()
+    assert told(x, cond)[0].item() == pytest.approx(told.net(first[None]).item(), abs=1e-6)
+
+
+def test_ctgans_layers_are_the_papers():
+    """Section 4.4, in training: each layer is beside what came in, which begins with noise and the condition."""
+    G = ctgan.Generator([3], [["number", 1], ["choice", 2]], z_dim=5, width=4, conditions=2)
+    z, cond, gumbel = torch.randn(6, 5), torch.eye(2)[[0, 1, 0, 1, 1, 0]], torch.randn(6, 3)
+    h = torch.cat([z, cond], 1)
+    for block in G.hidden:
+        linear = block.layer[0]
+        a = h @ linear.weight.T + linear.bias
+        a = (a - a.mean(0)) / (a.var(0, correction=0) + 1e-5).sqrt()
+        h = torch.cat([a.relu(), h], 1)
+    h = h @ G.out.weight.T + G.out.bias
+    expected = torch.cat([h[:, :1].tanh(), ((h[:, 1:] + gumbel[:, 1:]) / 0.2).softmax(1)], 1)
+    made = G((z, gumbel), cond)
+    torch.testing.assert_close(made.fake, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(made.aux, h, atol=1e-5, rtol=1e-4)
 
 
 def test_a_table_without_categories_asks_for_nothing(tmp_path):
