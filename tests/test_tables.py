@@ -17,6 +17,7 @@ from torch import nn
 from ganlab.columns import decode, describe, encode, spans, text_of, total, values_of
 from ganlab.data.mixed_table import MixedTable, made, truth
 from ganlab.data.table import Table, Weighted, chances, read_csv
+from ganlab.export import export
 from ganlab.files import Unavailable
 from ganlab.impute import impute
 from ganlab.losses import Cells
@@ -537,8 +538,8 @@ def test_rows_of_a_rare_category_are_asked_for_from_the_command_line(tmp_path):
     told = {"n": 20, "start": 0, "seed": 0, "truncation": None, "interpolations": 0, "columns": 8, "batch_size": 8}
     told |= {"device": "cpu", "trust": []}
     names = ["group=a", "group=b", "group=c", "member=no", "member=yes", "risk=high", "risk=low"]
-    for classes in ([5], ["risk=high"]):
-        folder = sample(str(checkpoint), classes=classes, output=str(tmp_path / f"out{classes[0]}"), **told)
+    for model, classes in ((checkpoint, [5]), (tmp_path / "run", ["risk=high"])):
+        folder = sample(str(model), classes=classes, output=str(tmp_path / f"out{classes[0]}"), **told)
         (path,) = folder.glob("*rows.csv")
         text = read_csv(path)
         assert list(text) == ["group", "height", "weight", "visits", "member", "risk"]
@@ -628,6 +629,8 @@ def test_what_can_not_be_completed_is_refused(tmp_path):
         impute(checkpoint, str(train), str(train))
     with pytest.raises(ValueError, match="the table has no column b"):
         impute(checkpoint, str(written(tmp_path / "other.csv", {"a": ["1"]})))
+    with pytest.raises(ValueError, match=r"Impute starts neither from noise nor images: no export"):
+        export(checkpoint)
     run(tmp_path / "other", "model=mlp", "data=mixed_table", "metrics.n=50", *SMALL)
     with pytest.raises(ValueError, match="fills in no tables: train one with model=gain"):
         impute(str(tmp_path / "other"), str(train))
