@@ -448,7 +448,9 @@ def test_training_by_sampling_draws_rows_and_conditions_by_the_papers_law():
     for k, name in enumerate(task.names):
         for i in range(8):
             assert found[8 * k + i].item() == pytest.approx(law.get((name, i), 0), abs=0.004)
-    evenly = Synthesize(columns, z_dim=2, by_category=False).condition(rows[drawn], BatchRNG(1, n, slice(0, n)))
+    one, rng = rows[0].expand(n, -1), BatchRNG(1, n, slice(0, n))  # x is frequent, u is not: asked for u more often
+    assert task.condition(one, rng)[:, :2].sum(1).mean() < 0.45
+    evenly = Synthesize(columns, z_dim=2, by_category=False).condition(one, rng)
     assert evenly[:, :2].sum(1).mean().item() == pytest.approx(0.5, abs=0.005)
 
 
