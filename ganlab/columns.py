@@ -34,6 +34,8 @@ EMPTY = frozenset(("", "na", "n/a", "nan", "null", "<na>", "#n/a", "?"))  # in s
 MOST_VALUES = 500  # of a category
 MOST_ROWS = 10_000  # that modes are fitted to
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+COMMA = re.compile(r"[+-]?\d+,\d+")  # in place of a point
+FAR = 1e150  # whose square can still be told
 
 
 def is_missing(text: str) -> bool:
@@ -49,7 +51,7 @@ def describe(text: Text, categories: Sequence[str] = (), encoding: Literal["minm
     categories   columns of numbers that are categories nevertheless
 
     Raises:
-        ValueError: a column has numbers and other texts, or too many categories
+        ValueError: a column has numbers and other texts, numbers with a comma, or too many categories
     """
     return [described(name, cells, name in categories, encoding) for name, cells in text.items()]
 
@@ -66,6 +68,11 @@ def described(name: str, cells: Sequence[str], category: bool, encoding: str) ->
             f"data: column {name} has numbers, and {count:,} cells that are none, as {others[0][:40]!r} in row {line}: "
             f"correct these or leave them empty, or say that it has categories: data.categories=[{name}]"
         )
+    if others and not category and all(map(COMMA.fullmatch, others)):
+        raise ValueError(
+            f"data: column {name} has numbers with a comma, as {others[0]!r}: write them with a point, or say that it "
+            f"has categories: data.categories=[{name}]"
+        )
     gaps = len(cells) - len(there)
     if others or category:
         values: list[str | None] = [*sorted(different)]
@@ -79,10 +86,10 @@ def described(name: str, cells: Sequence[str], category: bool, encoding: str) ->
             values, counts = [*values, None], [*counts, gaps]
         return {"name": name, "kind": "category", "values": values, "counts": counts}
     numbers = np.array([float(value) for value in there])
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"data: column {name} has numbers beyond all bounds: correct them")
     if numbers.min() == numbers.max():  # written in several ways
         return {"name": name, "kind": "constant", "value": there[0]}
+    if np.abs(numbers).max() > FAR or np.ptp(numbers) < 1 / FAR:
+        raise ValueError(f"data: column {name} has numbers beyond all bounds: correct them")
     written = ["e" in value.lower() for value in different]
     decimals = None if any(written) else min(15, max(len(value.partition(".")[2]) for value in different))
     column = {"name": name, "kind": "number", "low": float(numbers.min()), "high": float(numbers.max())}
@@ -107,11 +114,11 @@ def modes_of(content: bytes, most: int = 10, least: float = 0.005) -> list[list[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(((numbers - middle) / spread)[:, None])
-    means, deviations = mixture.means_[:, 0], np.sqrt(mixture.covariances_[:, 0, 0])
     kept = mixture.weights_ > least
     weights = mixture.weights_[kept] / mixture.weights_[kept].sum()
-    found = np.stack([means[kept] * spread + middle, deviations[kept] * spread, weights], 1)
-    return [[float(f"{v:.6g}") for v in mode] for mode in found[found[:, 0].argsort()]]
+    found = np.stack([mixture.means_[kept, 0], np.sqrt(mixture.covariances_[kept, 0, 0]), weights], 1)
+    found = found[found[:, 0].argsort()].round(6)  # before numbers far from 0, as dates, would lose what differs
+    return (found * [spread, spread, 1] + [middle, 0, 0]).tolist()
 
 
 def widths(column: Column) -> list[int]:

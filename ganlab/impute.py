@@ -31,7 +31,7 @@ def impute(
     import torch
 
     from ganlab.columns import decode, encode, is_missing, text_of, values_of
-    from ganlab.data.table import read_csv
+    from ganlab.data.table import SEPARATORS, read_csv
     from ganlab.files import Unavailable
     from ganlab.media.rows import Rows, write_csv
     from ganlab.sharing import load, located, place_beside
@@ -62,7 +62,7 @@ def impute(
         cells = zip(gaps, filled[name], text[name], strict=True)
         text[name] = [new if gap and new else old for gap, new, old in cells]
     try:
-        write_csv(target, text, separator)
+        write_csv(target, text, SEPARATORS.get(separator, separator))
     except OSError as error:
         raise Unavailable(f"output={target} can't be written to: {error.strerror}") from None
     print(f"{count:,} missing cells of {len(real):,} rows were filled in: {target}")

@@ -1,4 +1,4 @@
-"""python -m ganlab.sample checkpoint=FILE: samples of a trained generator."""
+"""python -m ganlab.sample checkpoint=FILE: samples of a trained generator; a run's folder will do."""
 
 from functools import partial
 from pathlib import Path
@@ -37,12 +37,13 @@ def sample(
     from ganlab.checkpoint import Sampler
     from ganlab.files import atomic
     from ganlab.pictures import WALKS, interpolated, save_sheet
-    from ganlab.sharing import name_of, place_beside
+    from ganlab.sharing import located, name_of, place_beside
     from ganlab.styles import check, mixed
 
     if interpolation not in WALKS:
         raise ValueError(f"interpolation={interpolation}: must be {' or '.join(WALKS)}")
     classes = [classes] if isinstance(classes, (int, str)) else classes
+    checkpoint = str(located(checkpoint))
     sampler = Sampler.load(checkpoint, trust).at(device)
     if truncation is not None:
         sampler.truncate(truncation)

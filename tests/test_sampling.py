@@ -117,7 +117,7 @@ class Normed(nn.Module):
 
 def test_standing_statistics_are_those_of_the_samples():
     """Equal batches: the mean is that of all samples, the variance the mean of the batches'."""
-    sampler, z = Sampler(Normed(), Generate()), Sampler(Same(), Generate(z_dim=3)).generate(0, 12, seed=5)
+    sampler, z = Sampler(Normed(), Generate()), IndexedRNG(5, range(12)).normal(3)
     before = sampler.generate(0, 2)
     sampler.standing(12, batch_size=4, seed=5)
     norm = sampler.G.norm

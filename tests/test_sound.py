@@ -101,9 +101,15 @@ def test_silent_ends_are_cut_off_and_short_sounds_padded(tmp_path):
     assert len(trimmed(quiet, RATE, None)) == len(quiet)
 
 
+def test_ends_are_cut_off_by_decibels_of_power():
+    level = lambda db: np.full(160, 10 ** (db / 20))
+    x = np.concatenate([level(-42), level(-38), level(0), level(-38), level(-42)])
+    np.testing.assert_array_equal(trimmed(x, RATE, 40.0), x[160:-160])
+
+
 def test_longer_sounds_are_cut_and_counted(tmp_path, capsys):
-    put(folder(tmp_path) / "it.wav", sine(seconds=0.3))
-    np.testing.assert_allclose(one(tmp_path, "it.wav"), sine()[:LENGTH], atol=1e-4)
+    put(folder(tmp_path) / "it.wav", x := np.linspace(-0.5, 0.5, 2400))
+    np.testing.assert_allclose(one(tmp_path, "it.wav"), x[:LENGTH], atol=1e-4)
     assert "data.length=800: 1 of 5 sounds are longer, and their ends are cut off" in capsys.readouterr().out
 
 
@@ -123,6 +129,7 @@ BROKEN = {
     "it is silent": lambda path: put(path, np.zeros(800)),
     "some of its numbers are not finite": lambda path: pcm_float(path, np.nan),
     "Error opening": lambda path: path.write_bytes(b"no sound at all"),
+    "No such file": lambda path: path.symlink_to("nowhere"),
     "100 samples per second are not 1,000 to 768,000": lambda path: put(path, rate=100),
 }
 
@@ -144,6 +151,20 @@ def test_a_file_that_cannot_be_used_is_named_or_left_out_and_counted(tmp_path, c
     listed = Path(told.partition("listed in ")[2].strip()).read_text()
     assert "9_bad.wav" in listed
     assert reason in listed
+
+
+def test_what_is_silent_once_channels_are_averaged_is_refused(tmp_path):
+    """Opposite channels leave one step of rounding, which `peak` would make as loud as a sound."""
+    put(folder(tmp_path) / "it.wav", np.stack([sine(), -sine()], 1))
+    with pytest.raises(Unavailable, match="it is silent"):
+        sounds(tmp_path, peak=0.9).facts()
+
+
+def test_other_files_are_counted(tmp_path, capsys):
+    (folder(tmp_path) / "it.mp3").write_bytes(b"")
+    (tmp_path / ".hidden.wav").write_bytes(b"")
+    assert len(sounds(tmp_path).found[0]) == 4
+    assert "1 other files, as it.mp3, are not read, only .wav .flac .ogg" in capsys.readouterr().out
 
 
 def test_sizes_that_a_recorder_did_not_know_are_no_truncation(tmp_path):
@@ -230,6 +251,7 @@ def test_the_held_out_part_is_fixed_and_belongs_to_names(tmp_path):
         ({"on_bad": "cry"}, "data.on_bad='cry'"),
         ({"held_out": 1.0}, "data.held_out=1.0"),
         ({"rate": 10}, "data.rate=10"),
+        ({"peak": 0.0}, "data.peak=0.0: must be above 0"),
         ({"imbalance": 0.1, "root": "."}, "needs a set with one label"),
     ],
 )
@@ -340,6 +362,24 @@ def test_the_papers_layers_at_its_length():
     assert parameters(G) == 100 * 16384 + 16384 + convolutions + sum(sizes[1:])
     assert parameters(Discriminator((1, 16384))) == convolutions + sum(sizes[:-1]) + 16384 + 1
     assert [part.n for part in Discriminator((1, 16384)).modules() if isinstance(part, PhaseShuffle)] == [2] * 4
+
+
+def test_the_networks_are_the_papers_written_out():
+    """Rectifiers before each layer of G and tanh at its end; in D slopes of 0.2; a label's part is projected."""
+    F = torch.nn.functional
+    torch.manual_seed(0)
+    G, D = Generator((1, 256), width=3), Discriminator((1, 256), width=3, classes=4).eval()
+    z, label = torch.randn(2, 100), torch.tensor([3, 1])
+    x = (z @ G.linear.weight.T + G.linear.bias).view(2, 6, 16)
+    for layer in G.layers:
+        x = F.conv_transpose1d(x.clamp_min(0), layer.weight, layer.bias, 4, 11, 1)
+    torch.testing.assert_close(G(z), x.tanh())
+    h = x.tanh()
+    for layer in (part for part in D.layers if isinstance(part, torch.nn.Conv1d)):
+        h = F.conv1d(h, layer.weight, layer.bias, 4, 11)
+        h = torch.where(h > 0, h, 0.2 * h)
+    own = torch.stack([D.label(label)[i] @ h[i].flatten() for i in range(2)])
+    torch.testing.assert_close(D(x.tanh(), label), h.flatten(1) @ D.out.weight[0] + D.out.bias + own)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torch import nn
 from ganlab.columns import decode, describe, encode, spans, text_of, total, values_of
 from ganlab.data.mixed_table import MixedTable, made, truth
 from ganlab.data.table import Table, Weighted, chances, read_csv
+from ganlab.export import export
 from ganlab.files import Unavailable
 from ganlab.impute import impute
 from ganlab.losses import Cells
@@ -115,6 +116,26 @@ def test_modes_are_found_and_offsets_are_in_quarter_deviations():
     assert ((modes[chosen, 0] < 5) == (x < 5)).all()
 
 
+def test_a_mode_is_drawn_by_how_well_it_explains_a_number():
+    """Section 4.2 of the paper: by weight times density; the offset is of the mode that was drawn, and bounded."""
+    modes = [[-1.0, 1.0, 0.8], [1.0, 2.0, 0.2]]
+    column = {"name": "x", "kind": "number", "modes": modes, "missing": False}
+    x = encode(torch.full((20_000, 1), 0.5, dtype=torch.float64), [column])
+    explained = [weight * stats.norm.pdf(0.5, mean, deviation) for mean, deviation, weight in modes]
+    assert x[:, 1].mean().item() == pytest.approx(explained[0] / sum(explained), abs=0.015)
+    for k, (mean, deviation, _) in enumerate(modes):
+        assert x[x[:, 1 + k] == 1, 0].unique().tolist() == pytest.approx([(0.5 - mean) / (4 * deviation)])
+    assert encode(torch.tensor([[99.0]]), [column])[0, 0].item() == pytest.approx(0.99)
+
+
+def test_numbers_far_from_zero_keep_what_differs():
+    """As dates in seconds do: the modes are where the numbers are."""
+    text = {"x": [str(1_600_000_000_000 + i) for i in range(0, 4000, 7)]}
+    columns = describe(text, (), "modes")
+    back = decode(encode(values_of(text, columns), columns), columns)
+    assert (back - values_of(text, columns)).abs().max() < 1
+
+
 def test_missing_cells_are_a_choice_of_their_own_where_numbers_have_modes():
     columns = describe({"x": ["1", "2", "", "3"], "y": ["a", "", "b", "a"]}, (), "modes")
     x = encode(values_of({"x": ["", "1"], "y": ["", "b"]}, columns), columns)
@@ -134,6 +155,8 @@ def test_missing_cells_are_a_choice_of_their_own_where_numbers_have_modes():
         ),
         ({"a": [f"n{i}" for i in range(501)]}, (), r"column a has 501 different texts.*data.drop=\[a\]"),
         ({"a": ["1e999", "2"]}, (), "beyond all bounds"),
+        ({"a": ["1e300", "2e300"]}, (), "beyond all bounds"),
+        ({"a": ["1,5", "-2,25"]}, (), r"column a has numbers with a comma, as '1,5'.*data.categories=\[a\]"),
     ],
 )
 def test_columns_that_can_not_be_learned_are_named(text, categories, told):
@@ -152,7 +175,9 @@ def test_columns_that_can_not_be_learned_are_named(text, categories, told):
         (b"a,b\n1,2\n1,2,3\n1\n", "line 3 has 3 cells, and there are 2 columns, and 1 others"),
         (b"a,a\n1,2\n", "more than one column is called 'a'"),
         (b"a,b\n1,M\xfcnchen\n", r"not utf-8 \(0xfc, about line 2\).*data.charset=latin-1"),
-        (b"a;b\n1;2\n", "data.separator=';'"),
+        ("a,b\n1,2\n".encode("utf-16"), "data.charset=utf-16"),
+        (b"a;b\n1;2\n", "data.separator=semicolon"),
+        (b"a\tb\n1\t2\n", "data.separator=tab"),
         (b'a,b\n1,"2\n', "can't be read as a table"),
         (b"a,b\n1,${x}\n", "rename"),
     ],
@@ -166,6 +191,9 @@ def test_broken_files_are_refused_in_one_line(tmp_path, content, told):
 def test_other_charsets_separators_and_byte_order_marks_are_read(tmp_path):
     written(tmp_path / "a.csv", {"ä": ["1", "2"], "b": ["ü", "v"]}, ";", "latin-1")
     assert read_csv(tmp_path / "a.csv", charset="latin-1", separator=";") == {"ä": ["1", "2"], "b": ["ü", "v"]}
+    assert list(read_csv(tmp_path / "a.csv", charset="latin-1", separator="semicolon")) == ["ä", "b"]
+    with pytest.raises(ValueError, match=r"^separator='xy': must be comma, semicolon, tab, bar, or one character"):
+        read_csv(tmp_path / "a.csv", "input", separator="xy")
     written(tmp_path / "b.csv", {"a": ["1"], "b": ["2"]}, encoding="utf-8-sig")
     assert list(read_csv(tmp_path / "b.csv")) == ["a", "b"]
     with pytest.raises(ValueError, match=r"data\.charset=klingon"):
@@ -191,6 +219,7 @@ def test_constant_and_empty_columns_are_counted(tmp_path, capsys):
         ({"drop": ["nothing"]}, "data.drop: there is no column nothing"),
         ({"drop": ["age", "height of", "town", "code"]}, "every column is constant or empty"),
         ({"by_category": True, "balanced": True}, "two ways to draw rows"),
+        ({"hide": 0.2}, "data.hide=0.2 hides cells from what fills them in"),
     ],
 )
 def test_what_a_table_has_not_is_told(tmp_path, keys, told):
@@ -207,6 +236,14 @@ def test_hidden_cells_are_a_fifth_and_always_the_same():
     for _, span, kind in spans(table.columns()):
         if kind == "choice":
             assert (given[:, span] == given[:, span][:, :1]).all()
+
+
+def test_categories_are_counted_where_they_are_trained_on(tmp_path):
+    """Conditions are asked for by these counts, and rows drawn by them."""
+    text = {"a": ["x"] * 40 + ["y"] * 40, "b": [str(i) for i in range(80)]}
+    table = Table(written(tmp_path / "t.csv", text), label="a", imbalance=0.1)
+    counts = table.facts()["columns"][0]["counts"]
+    assert counts == table.played().label.bincount().tolist() == [40, 4]
 
 
 # ------------------------------------------------------------------------------------------------------- the made table
@@ -270,9 +307,10 @@ def test_the_imputation_score_counts_filled_cells_alone():
     columns = describe({"a": ["0", "1"], "b": ["0", "1"], "c": ["x", "y"]}, (), "minmax")
     target = torch.tensor([[0.5, 0.5, 1, 0], [0.2, 0.4, 0, 1], [0.9, 0.1, 1, 0]])
     fake = torch.tensor([[0.6, 0.5, 0.9, 0.1], [0.4, 0.6, 0.7, 0.3], [0.9, 0.1, 1, 0]])
-    sums = Imputed(columns).compare(fake, target, None).double().sum(0)
-    assert sums[1:].tolist() == [3, 1, 2]
-    assert sums[0].item() == pytest.approx(0.09, rel=1e-5)
+    rows = Imputed(columns).compare(fake, target, None)
+    assert rows.sum(0)[1:].tolist() == [3, 1, 2]
+    values = Imputed(columns)(Kept(0, {}), Kept(3, {"imputed_rows": rows}))
+    assert values == {"rmse": pytest.approx(math.sqrt(0.09 / 3), rel=1e-5), "wrong_categories": 0.5}
 
 
 def test_likeness_of_a_table_to_itself_is_perfect_and_of_shuffled_columns_is_told_by_pairs():
@@ -410,6 +448,10 @@ def test_training_by_sampling_draws_rows_and_conditions_by_the_papers_law():
     for k, name in enumerate(task.names):
         for i in range(8):
             assert found[8 * k + i].item() == pytest.approx(law.get((name, i), 0), abs=0.004)
+    one, rng = rows[0].expand(n, -1), BatchRNG(1, n, slice(0, n))  # x is frequent, u is not: asked for u more often
+    assert task.condition(one, rng)[:, :2].sum(1).mean() < 0.45
+    evenly = Synthesize(columns, z_dim=2, by_category=False).condition(one, rng)
+    assert evenly[:, :2].sum(1).mean().item() == pytest.approx(0.5, abs=0.005)
 
 
 def test_without_data_conditions_are_drawn_as_categories_occur():
@@ -458,6 +500,26 @@ def test_packs_are_of_neighbours_and_the_last_is_filled_up():
     x = torch.randn(7, 2)
     alone = [D.net(x[[a, b, c]].flatten()[None]).item() for a, b, c in ((0, 1, 2), (3, 4, 5), (6, 0, 1))]
     assert D(x).tolist() == pytest.approx(alone, abs=1e-6)
+    told, cond = ctgan.Discriminator([2], width=8, pack=3, conditions=4).eval(), torch.randn(7, 4)
+    first = torch.cat([x[:3], cond[:3]], 1).flatten()
+    assert told(x, cond)[0].item() == pytest.approx(told.net(first[None]).item(), abs=1e-6)
+
+
+def test_ctgans_layers_are_the_papers():
+    """Section 4.4, in training: each layer is beside what came in, which begins with noise and the condition."""
+    G = ctgan.Generator([3], [["number", 1], ["choice", 2]], z_dim=5, width=4, conditions=2)
+    z, cond, gumbel = torch.randn(6, 5), torch.eye(2)[[0, 1, 0, 1, 1, 0]], torch.randn(6, 3)
+    h = torch.cat([z, cond], 1)
+    for block in G.hidden:
+        linear = block.layer[0]
+        a = h @ linear.weight.T + linear.bias
+        a = (a - a.mean(0)) / (a.var(0, correction=0) + 1e-5).sqrt()
+        h = torch.cat([a.relu(), h], 1)
+    h = h @ G.out.weight.T + G.out.bias
+    expected = torch.cat([h[:, :1].tanh(), ((h[:, 1:] + gumbel[:, 1:]) / 0.2).softmax(1)], 1)
+    made = G((z, gumbel), cond)
+    torch.testing.assert_close(made.fake, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(made.aux, h, atol=1e-5, rtol=1e-4)
 
 
 def test_a_table_without_categories_asks_for_nothing(tmp_path):
@@ -478,8 +540,8 @@ def test_rows_of_a_rare_category_are_asked_for_from_the_command_line(tmp_path):
     told = {"n": 20, "start": 0, "seed": 0, "truncation": None, "interpolations": 0, "columns": 8, "batch_size": 8}
     told |= {"device": "cpu", "trust": []}
     names = ["group=a", "group=b", "group=c", "member=no", "member=yes", "risk=high", "risk=low"]
-    for classes in ([5], ["risk=high"]):
-        folder = sample(str(checkpoint), classes=classes, output=str(tmp_path / f"out{classes[0]}"), **told)
+    for model, classes in ((checkpoint, [5]), (tmp_path / "run", ["risk=high"])):
+        folder = sample(str(model), classes=classes, output=str(tmp_path / f"out{classes[0]}"), **told)
         (path,) = folder.glob("*rows.csv")
         text = read_csv(path)
         assert list(text) == ["group", "height", "weight", "visits", "member", "risk"]
@@ -569,6 +631,8 @@ def test_what_can_not_be_completed_is_refused(tmp_path):
         impute(checkpoint, str(train), str(train))
     with pytest.raises(ValueError, match="the table has no column b"):
         impute(checkpoint, str(written(tmp_path / "other.csv", {"a": ["1"]})))
+    with pytest.raises(ValueError, match=r"Impute starts neither from noise nor images: no export"):
+        export(checkpoint)
     run(tmp_path / "other", "model=mlp", "data=mixed_table", "metrics.n=50", *SMALL)
     with pytest.raises(ValueError, match="fills in no tables: train one with model=gain"):
         impute(str(tmp_path / "other"), str(train))

@@ -125,6 +125,8 @@ def test_a_folder_of_frames_is_read_in_the_order_of_their_numbers(tmp_path):
     assert np.array_equal(taken["real"][2, 0], frames[[7, 9, 11]])
     with pytest.raises(Unavailable, match=r"no clips are kept for testing"):
         data.split("test")
+    with pytest.raises(Unavailable, match=r"no clips are kept to train on \(data.held_out=0.9\)"):
+        windows(tmp_path, step=2, held_out=0.9).split("train")
 
 
 def test_folders_of_frames_alone_are_clips_and_no_labels(tmp_path):
@@ -423,6 +425,7 @@ def test_the_mask_term_is_the_mean_of_the_mask():
         (["model=mocogan", "data=digits"], "mocogan makes clips"),
         (["model=vgan", "data.frames=10"], "10 frames can't be reached, 8 or 12 can"),
         (["model=mocogan", "data.size=17"], "17x17 can't be reached"),
+        (["model=mocogan", "task.z_dim=5"], r"task.z_dim=5: G starts from 140 numbers"),
         (["model=mocogan", "data.frames=0"], "data.frames=0"),
         (["model=mocogan", "data=clips"], "data.root is not set"),
         (["model=dcgan", "data=moving_digits"], "dcgan makes images"),

@@ -176,7 +176,8 @@ class Clips(DataModule):
         test, train = drawn(len(self.films), kept, "test clips")
         rows = (train if split == "train" else test).tolist()
         if not rows:
-            raise Unavailable(f"{self.title}: no clips are kept for testing (data.held_out={self.share:g})")
+            to = "for testing" if split == "test" else "to train on"
+            raise Unavailable(f"{self.title}: no clips are kept {to} (data.held_out={self.share:g})")
         begins, labels, first = list[Tensor](), list[int](), 0
         for i in rows:
             film, frames = self.films[i]

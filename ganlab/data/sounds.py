@@ -23,6 +23,7 @@ from ganlab.files import Unavailable, cache_folder, write_text
 EXTENSIONS = (".wav", ".flac", ".ogg")
 MOST = 1 << 26  # numbers in a file: 256 MiB once read; a small file can announce any
 RATES = range(1000, 768_001)
+SILENT = 1e-4  # of full scale, 80 dB below it: a few steps of 16 bits
 UNKNOWN = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # sizes in headers that were written before the sound was
 
 
@@ -67,6 +68,8 @@ class Sounds(DataModule):
             raise ValueError(f"data.class_of={class_of!r}: must be folder or name")
         if on_bad not in ("error", "skip"):
             raise ValueError(f"data.on_bad={on_bad!r}: must be error or skip")
+        if peak is not None and not 0 < peak <= 1:
+            raise ValueError(f"data.peak={peak}: must be above 0 and at most 1, or null")
         if not isinstance(held_out, str) and not 0 <= held_out < 1:
             raise ValueError(f"data.held_out={held_out}: must be a share below 1, or a pattern of names")
         if rate not in RATES or length < 1:
@@ -139,8 +142,11 @@ class Sounds(DataModule):
         """
         if not self.root.is_dir():
             raise Unavailable(f"data.root={self.root}: there is no such folder")
-        named = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-        home = self.root.resolve()
+        files = sorted(p for p in self.root.rglob("*") if not p.is_dir() and not p.name.startswith("."))
+        named = [p for p in files if p.suffix.lower() in EXTENSIONS]
+        kinds, home = " ".join(EXTENSIONS), self.root.resolve()
+        if others := [p.relative_to(self.root).as_posix() for p in files if p.suffix.lower() not in EXTENSIONS]:
+            tell(f"data.root={self.root}: {len(others):,} other files, as {others[0]}, are not read, only {kinds}")
         paths = [p for p in named if p.resolve().is_relative_to(home)]  # links may lead anywhere
         if len(paths) < len(named):
             tell(f"data.root={self.root}: {len(named) - len(paths):,} links lead out of it and are not followed")
@@ -153,26 +159,26 @@ class Sounds(DataModule):
             raise Bad(bad[0].path, bad[0].reason + also, ", or leave out what can't be used: data.on_bad=skip")
         if bad:
             reasons = {b.path.relative_to(self.root).as_posix(): b.reason for b in bad}
-            path = (
-                cache_folder("folders") / f"{hashlib.blake2b(repr(reasons).encode(), digest_size=8).hexdigest()}.json"
-            )
+            name = hashlib.blake2b(repr(reasons).encode(), digest_size=8).hexdigest()
+            path = cache_folder("folders") / f"{name}.json"
             write_text(path, json.dumps({"root": str(self.root), "bad": reasons}, indent=1))
             tell(f"data.on_bad=skip: {len(bad):,} of {len(paths):,} sounds can't be used, listed in {path}")
         good = [(path, result) for path, result in zip(paths, results, strict=True) if not isinstance(result, Bad)]
         if len(good) < 2:
-            kinds = " ".join(EXTENSIONS)
             raise Unavailable(f"data.root={self.root}: {len(good)} sounds found in it, at least 2 are needed ({kinds})")
         long = sum(len(x) > self.length for _, x in good)
         if long:
             tell(f"data.length={self.length}: {long:,} of {len(good):,} sounds are longer, and their ends are cut off")
-        return [path for path, _ in good], torch.from_numpy(np.stack([fitted(x, self.length) for _, x in good]))[
-            :, None
-        ]
+        fit = np.stack([fitted(x, self.length) for _, x in good])
+        return [path for path, _ in good], torch.from_numpy(fit)[:, None]
 
     def attempt(self, path: Path) -> np.ndarray | Bad:
         """The whole sound as int16, but for its silent ends."""
         try:
-            x = trimmed(resampled(*decoded(path), self.rate), self.rate, self.trim)
+            x = resampled(*decoded(path), self.rate)
+            if np.abs(x).max() < SILENT:  # also what channels or the new rate leave nothing of
+                raise Bad(path, "it is silent")
+            x = trimmed(x, self.rate, self.trim)
             scale = 1.0 if self.peak is None else self.peak / float(np.abs(x).max())
             return (x * (32767 * scale)).round().clip(-32768, 32767).astype(np.int16)
         except Bad as bad:
@@ -201,8 +207,6 @@ def decoded(path: Path) -> tuple[np.ndarray, int]:
             raise ValueError("it has no samples")
         if not np.isfinite(x).all():
             raise ValueError("some of its numbers are not finite")
-        if np.abs(x).max() < 1e-5:
-            raise ValueError("it is silent")
         return x, rate
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

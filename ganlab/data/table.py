@@ -20,21 +20,24 @@ from ganlab.files import Unavailable
 from ganlab.rng import seed_of
 
 MOST = 1 << 30  # bytes of a file
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}  # which a shell and Hydra would not let through
 Text = dict[str, list[str]]
 
 
 def read_csv(path: str | Path, key: str = "data.root", charset: str = "utf-8", separator: str = ",") -> Text:
     """{name: [N] cells as they are written} of a file whose first line names the columns.
 
-    key   who asks
+    key         who asks
+    separator   one character, or its name
 
     Raises:
         Unavailable: it can't be read, is empty, has lines of different lengths, or two columns of one name
         ValueError: there is no such charset or separator
     """
-    file = Path(path).expanduser()
+    file, of = Path(path).expanduser(), key.removesuffix("root").removesuffix("input")
+    separator = SEPARATORS.get(separator, separator)
     if len(separator) != 1:
-        raise ValueError(f"data.separator={separator!r}: must be one character, as ';'")
+        raise ValueError(f"{of}separator={separator!r}: must be {', '.join(SEPARATORS)}, or one character")
     try:
         if file.stat().st_size > MOST:
             raise Unavailable(f"{key}={path}: it has more than {MOST >> 30} GiB, too many for the memory")
@@ -43,17 +46,18 @@ def read_csv(path: str | Path, key: str = "data.root", charset: str = "utf-8", s
             names = next(reader, [])
             rows = [(reader.line_num, row) for row in reader if row]
     except LookupError:
-        raise ValueError(f"data.charset={charset}: there is no such one; utf-8, latin-1, cp1252 are usual") from None
+        raise ValueError(f"{of}charset={charset}: there is no such one; utf-8, latin-1, cp1252 are usual") from None
     except UnicodeDecodeError as error:
         line = file.read_bytes()[: error.start].count(b"\n") + 1 if error.start < MOST else 0
         where = f"{charset} ({error.object[error.start]:#x}, about line {line})"
-        raise Unavailable(f"{key}={path} is not {where}: save it as UTF-8, or set data.charset=latin-1") from None
+        guess = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+        raise Unavailable(f"{key}={path} is not {where}: save it as UTF-8, or set {of}charset={guess}") from None
     except (OSError, csv.Error, ValueError) as error:
         raise Unavailable(f"{key}={path} can't be read as a table: {error}") from None
     if not rows:
         raise Unavailable(f"{key}={path}: there are no rows below its first line, which names the columns")
-    if len(names) == 1 and (other := next((s for s in ";\t|" if s in names[0]), None)):
-        raise Unavailable(f"{key}={path}: its one column is called {names[0][:60]!r}: set data.separator={other!r}")
+    if len(names) == 1 and (other := next((name for name, s in SEPARATORS.items() if s in names[0]), None)):
+        raise Unavailable(f"{key}={path}: its one column is called {names[0][:60]!r}: set {of}separator={other}")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise Unavailable(f"{key}={path}: more than one column is called {', '.join(map(repr, twice))[:200]}: rename")
     if ragged := [(line, len(row)) for line, row in rows if len(row) != len(names)]:
@@ -125,6 +129,11 @@ class Tabular(DataModule):
         super().__init__(batch_size, rounds, seed, **kwargs)
         if by_category and self.balanced:
             raise ValueError("data.by_category=true and data.balanced=true are two ways to draw rows: choose one")
+        if hide and encoding == "modes":
+            raise ValueError(
+                f"data.hide={hide} hides cells from what fills them in: set data.encoding=minmax (as model=gain), "
+                "or data.hide=0"
+            )
         self.encoding, self.label, self.hide, self.by_category = encoding, label, hide, by_category
         self.categories = list(categories)
         self._columns: list[Any] = []
@@ -159,8 +168,14 @@ class Tabular(DataModule):
         return self._columns
 
     def facts(self) -> dict[str, Any]:
-        """What networks, tasks and media must know: the length of a row as networks see it, and the columns."""
+        """What networks, tasks and media must know: the length of a row as networks see it, and the columns, with the
+        counts of what is trained on."""
         columns = self.columns()
+        if self.count is not None or self.imbalance is not None:
+            played = self.played()
+            real = played.take(torch.arange(len(played)))["real"]
+            counts = {i: real[:, span].nansum(0).long().tolist() for i, span in categories(columns)}
+            columns = [{**c, "counts": counts[i]} if i in counts else c for i, c in enumerate(columns)]
         label = next((column for column in columns if column["name"] == self.label), None)
         classes: dict[str, Any] = {"classes": None, "class_names": None, "frequencies": None, "several": False}
         if label is not None:
@@ -222,7 +237,7 @@ class Table(Tabular):
     root        the file
     drop        columns that are left out
     charset     how its text is encoded
-    separator   between two cells
+    separator   between two cells: one character, or comma, semicolon, tab or bar
     """
 
     def __init__(

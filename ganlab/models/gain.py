@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 
 def perceptron(have: int, width: int, out: int, depth: int) -> nn.Sequential:
-    """`depth` linear maps with rectifiers between; weights as the authors begin, normal of variance 2 / inputs."""
+    """`depth` linear maps with rectifiers between; weights begin normal, of variance 2 / (inputs + outputs). The
+    authors' 2 / inputs fills in no better."""
     sizes = [have, *[width] * (depth - 1), out]
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):

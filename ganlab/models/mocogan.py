@@ -1,7 +1,8 @@
 """MoCoGAN: a clip is one content and a path of motion; one discriminator sees a frame, another the clip.
 
 MoCoGAN: Decomposing Motion and Content for Video Generation (Tulyakov et al. 2018), arXiv:1707.04993. For 64x64 the
-paper has 50 numbers of content and 10 of motion, and 16 frames.
+paper has 50 numbers of content and 10 of motion, and 16 frames. Here all clips are of one length, and labels of
+actions are not built.
 """
 
 from collections.abc import Sequence
@@ -84,5 +85,5 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         n, frames = len(x), x.shape[2]
-        at = torch.randint(frames, (n,), device=x.device) if self.training else torch.full((n,), frames // 2)
-        return [self.still(x[torch.arange(n, device=x.device), :, at.to(x.device)]), self.moving(x)]
+        at = torch.randint(frames, (n,), device=x.device) if self.training else frames // 2
+        return [self.still(x[torch.arange(n, device=x.device), :, at]), self.moving(x)]

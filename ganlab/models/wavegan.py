@@ -1,8 +1,9 @@
 """WaveGAN: sounds by one-dimensional convolutions.
 
 Adversarial Audio Synthesis (Donahue et al. 2019), arXiv:1802.04208, appendix D: kernels of 25 and strides of 4; phase
-shuffle in D. With 16,384 samples these are the paper's layers; other lengths have fewer or more of them. It is told
-labels by conditional batch norm (Dumoulin et al. 2017, arXiv:1610.07629) and projection (Miyato & Koyama 2018,
+shuffle in D. With 16,384 samples these are the paper's layers; other lengths have fewer or more of them. Weights begin
+larger than the authors', by what rectifiers and strides take away, so that sounds are not all but silent at first. It
+is told labels by conditional batch norm (Dumoulin et al. 2017, arXiv:1610.07629) and projection (Miyato & Koyama 2018,
 arXiv:1802.05637), which the paper does not have.
 """
 
@@ -102,8 +103,9 @@ class Norm(nn.Module):
 
 
 class PhaseShuffle(nn.Module):
-    """Moves each map in time by a number of samples that is uniform in -n .. n, for each sample anew; what comes in
-    at the edge is the map's own reflection. In eval mode it does nothing."""
+    """Moves all maps of a sample in time by a number of samples that is uniform in -n .. n, drawn for each sample (in
+    the authors' code: for the batch); what comes in at the edge is a map's own reflection. In eval mode it does
+    nothing."""
 
     def __init__(self, n: int):
         super().__init__()
@@ -123,7 +125,7 @@ def shifted(x: Tensor, by: Tensor) -> Tensor:
 
 
 def initialised(layer: nn.Module, gain: float = 1.0) -> nn.Module:
-    """Xavier uniform as in the authors' code; bias 0."""
+    """Xavier uniform, of gain 1 in the authors' code; bias 0."""
     assert isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d, nn.Linear, nn.Embedding))
     nn.init.xavier_uniform_(layer.weight, gain)
     if isinstance(bias := getattr(layer, "bias", None), Tensor):

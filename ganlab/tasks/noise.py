@@ -67,6 +67,8 @@ class Generate(Task):
         self.z_dim = self.z_dim or getattr(gan.G, "z_dim", None)
         if not self.z_dim:
             raise ValueError("the length of the noise is not known: give Generate(z_dim=...) or let G have a z_dim")
+        if (own := getattr(gan.G, "z_dim", self.z_dim)) != self.z_dim:
+            raise ValueError(f"task.z_dim={self.z_dim}: G starts from {own} numbers: set task.z_dim=null")
         for key, net in (("generator", gan.G), ("discriminator", getattr(gan, "D", None))):
             if net is not None and self.classes and not takes_labels(net):
                 raise ValueError(

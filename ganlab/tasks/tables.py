@@ -21,7 +21,8 @@ class Impute(Task):
 
     columns   descriptions of the columns (`ganlab.columns`), encoded as "minmax"
     noise     of a missing cell, uniform from 0 to this
-    hint      share of the given cells that D is told of; of a category all entries together
+    hint      share of the given cells that D is told of; of a category all entries together. Of the others, and of
+              missing cells, the hint is 0, as in the authors' code; in the paper it is 1/2 where nothing is told
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class Impute(Task):
             raise ValueError(f"task=impute gives D a hint, and {type(D).__name__} takes none: use model=gain")
 
     def prepare(self, batch: dict[str, Any], rng: SampleRNG) -> Batch:
-        real = batch["real"]
+        noise = self.noise * rng.uniform(batch["real"].shape[1])
+        real = batch["real"].to(noise)  # in the precision of the run
         given = batch.get("given", ~real.isnan())
-        noise = self.noise * rng.uniform(real.shape[1]).to(real)
         told = rng.uniform(max(self.cells) + 1)[:, self.cells] < self.hint
         there = given.to(real)
         return Batch((torch.where(given, real, noise), there), real, there * told)
