@@ -72,6 +72,10 @@ def drawn(sampler: Any, n: int) -> dict[str, Tensor]:
         ValueError: the task draws something else
     """
     if from_images(sampler):
+        if not hasattr(sampler.task, "made"):
+            raise ValueError(
+                f"{type(sampler.task).__name__} starts from other things than images, and can't be exported"
+            )
         return {"image": 2 * IndexedRNG(0, range(n)).uniform(*started_from(sampler)) - 1}
     z, label = sampler.task.draw(IndexedRNG(0, range(n)))
     if not isinstance(z, Tensor) or not isinstance(label, (Tensor, type(None))):

@@ -145,7 +145,7 @@ def test_the_ring_is_a_mixture_of_8(kind, tmp_path):
         (["pca=7"], r"pca=7: 100 samples of \[2\] have 2 components"),
         (["metrics.enabled=false"], "a baseline is there to be scored"),
         (["metrics.monitor=kid"], "metrics.monitor=kid: must be one of"),
-        (["components=[200]"], "components=200: 100 samples"),
+        (["components=[200]"], "components=200: 90 at most"),
     ],
 )
 def test_what_can_not_be_fitted_is_refused_with_the_reason(given, message, tmp_path):
