@@ -60,17 +60,14 @@ class Domains(DataModule):
         known = {key: part.facts() for key, part in sets.items()}  # type: ignore[attr-defined]
         a = known["source"]
         for key, facts in known.items():
-            labelled = key != "target" or self.test is None
+            asked = {"shape": f"set data.source.size and data.{key}.size"}
+            if labelled := key != "target" or self.test is None:
+                asked |= dict.fromkeys(("classes", "class_names"), "they must be alike")
             if len(facts["shape"]) != 3 or (labelled and (not facts["classes"] or facts.get("several"))):
                 told = f"data.{key}: images of one class each are needed, and these have none: use another"
                 raise ValueError(told + (", or give a labelled set to test on as data.test" if key == "target" else ""))
-            for fact, fix in (
-                ("shape", f"set data.source.size and data.{key}.size"),
-                ("classes", "they must be alike"),
-                ("class_names", "they must be alike"),
-            ):
-                given = a[fact] and facts[fact] and (labelled or fact == "shape")
-                if given and a[fact] != facts[fact]:
+            for fact, fix in asked.items():
+                if a[fact] and facts[fact] and a[fact] != facts[fact]:
                     raise ValueError(f"data.source has {fact} {a[fact]}, and data.{key} {facts[fact]}: {fix}")
         facts = {"shape": [a["classes"]], "inputs": list(a["shape"]), "maps": False, "partners": False}
         return facts | {"classes": a["classes"], "class_names": a["class_names"], "frequencies": None, "several": False}
