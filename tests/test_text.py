@@ -339,9 +339,9 @@ def test_a_symbols_reward_is_the_mean_over_what_may_follow():
 
 def test_rewards_count_from_their_mean_at_the_same_position():
     G, loss, z = small(relaxed=False), PolicyGradient(), torch.randn(2, 9, generator=torch.Generator().manual_seed(1))
-    loss.rewards = lambda *_: torch.tensor([[1.0, 2.0, 0.0], [3.0, 2.0, 4.0]])
+    loss.rewards = lambda *_: torch.tensor([[1.0, 2.0, 0.0], [3.0, 6.0, 4.0]])
     phase = one_phase("G", real=torch.zeros(2, 3, 3), fake=z, D=None, G=G, n=2)
-    advantage = torch.tensor([[-1.0, 0.0, -2.0], [1.0, 0.0, 2.0]])
+    advantage = torch.tensor([[-1.0, -2.0, -2.0], [1.0, 2.0, 2.0]])
     expected = -(G.log_prob(phase.fake.argmax(2)) * advantage).sum(1)
     torch.testing.assert_close(loss.generator(phase), expected)
 
