@@ -1,7 +1,7 @@
 """The digits thinned out, as folders of labelled images: python -m benchmarks.balance FOLDER [SHARE]
 
 Writes FOLDER/train, of whose last class there is SHARE (0.05) as much as of the first, and FOLDER/test, the set's own
-test part. With these, docs/balance.md was made.
+test part. With these, the tables of docs/rare_classes.md were made.
 """
 
 import sys

@@ -60,8 +60,8 @@ def balance(settings: dict[str, Any]) -> Path:
     about = {"checkpoint": Path(settings["checkpoint"]).name, "generator": weights_of(sampler.G),
              "seed": settings["seed"], "data": samples.fingerprint(), "originals": counts,
              "made": [most - count for count in counts]}  # fmt: skip
-    claim(folder, about)
     held = held_out(settings, data, facts) if settings["report"] else None
+    claim(folder, about)
     try:
         originals = write_originals(samples, folder, names)
         made_of = write_samples(sampler, about["made"], most, folder, names, settings)
@@ -100,9 +100,13 @@ def check(settings: dict[str, Any], sampler: Any, facts: dict[str, Any]) -> None
             f"{of(facts['class_names'], facts['classes'])}: they must be the same"
         )
     shape = list(sampler.generate(0, 1).shape[1:])
+    if len(shape) != 3:
+        raise ValueError(
+            f"checkpoint={path}: its samples are {shape}, and no images, which are all that is written here"
+        )
     if shape != list(facts["shape"]):
-        fix = f": set data.size=[{shape[1]},{shape[2]}] data.channels={shape[0]}" if len(shape) == 3 else ""
-        raise ValueError(f"the generator makes images of {shape} and the data are of {facts['shape']}{fix}")
+        fix = f"set data.size=[{shape[1]},{shape[2]}] data.channels={shape[0]}"
+        raise ValueError(f"the generator makes images of {shape} and the data are of {facts['shape']}: {fix}")
 
 
 def class_names(path: str) -> list[str] | None:

@@ -73,6 +73,8 @@ def baseline(settings: dict[str, Any], folder: Path, overrides: list[str]) -> di
     extractor.check(facts)
     train = data.played()
     real = train.take(torch.arange(len(train)))["real"]
+    if "inputs" in facts:
+        raise ValueError("data: a baseline is fitted to one set of images or points, and these are two: use another")
     if not (real.dtype == torch.uint8 and real.dim() == 4) and not (real.is_floating_point() and real.dim() == 2):
         raise ValueError(
             f"data: samples are {real.dtype} {facts['shape']}; a baseline is fitted to images or to points"
@@ -81,8 +83,11 @@ def baseline(settings: dict[str, Any], folder: Path, overrides: list[str]) -> di
         raise ValueError(f"pca={settings['pca']}: {len(real):,} samples of {facts['shape']} have {most} components")
     sizes = settings["components" if settings["kind"] == "gmm" else "bandwidths"] or widths(as_floats(real))
     sizes = sizes if isinstance(sizes, list) else [sizes]
+    if len(sizes) > 1 and len(real) < 20:
+        key = "components=1" if settings["kind"] == "gmm" else "bandwidths=0.2"
+        raise ValueError(f"data: a tenth of {len(real)} samples is too little to choose a size by: give one, as {key}")
     if settings["kind"] == "gmm" and max(sizes) > (most := len(real) * 9 // 10):
-        raise ValueError(f"components={max(sizes)}: {len(real):,} samples, of which a tenth is held out, make {most:,}")
+        raise ValueError(f"components={max(sizes)}: {most:,} at most, as a tenth of {len(real):,} samples is held out")
     extractor.prepare(data)
     scores = {name: made(node) for name, node in settings["scores"].items() if node}
     scorer = Scorer(extractor, scores, *(metrics[key] for key in ("n", "n_real", "batch_size", "seed")))

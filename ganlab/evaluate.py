@@ -213,6 +213,8 @@ def opened(settings: dict[str, Any], data: Any, device: Any) -> tuple[Any, list[
         sampler.truncate(settings["truncation"])
     if settings["standing"]:
         sampler.standing(settings["standing"], settings["batch_size"])
+    if data is not None and hasattr(sampler.task, "facts"):
+        sampler.task.facts(data.facts())  # refuses what this generator can't start from, or be compared with
     classes = None if getattr(sampler.task, "several", False) else getattr(sampler.task, "classes", None)
     if not hasattr(sampler.task, "draw"):
         if data is None:
@@ -245,7 +247,7 @@ def looking(images: Any, n: int) -> Any:
 
 
 def different(fakes: Any, reals: Any, settings: dict[str, Any]) -> str:
-    kind = lambda shape: f"{shape[0]} channel(s) of {'x'.join(map(str, shape[1:]))}"
+    kind = lambda x: f"{x[0]} channel(s) of {'x'.join(map(str, x[1:]))}" if len(x) > 2 else f"of the shape {x}"
     size = f"[{fakes[1]},{fakes[2]}]" if len(fakes) == 3 else None
     own = settings["reals"] is None and size is not None
     fix = f": make them alike, as with data.size={size} data.channels={fakes[0]}" if own else ""

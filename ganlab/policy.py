@@ -20,8 +20,8 @@ class PolicyGradient(NonSaturating):
     non-saturating loss.
 
     rollouts   for each symbol
-    baseline   Q counts from its mean over the batch at the same position: the same gradient on average, with less
-               noise (not in the paper)
+    baseline   Q counts from its mean over the batch at the same position, or over each micro-batch of n: on average
+               the gradient has the same direction and (n - 1) / n of its length, with less noise (not in the paper)
     ahead      D plays alone for this share of `start`, before G's first move
 
     G has complete(tokens, known, choose) and log_prob(tokens).

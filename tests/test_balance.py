@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from test_analyze import conditional, stored
 from ganlab import balance as module
 from ganlab.balance import balance
 from ganlab.checkpoint import AtomicIO, Sampler
+from ganlab.data.rounds import InMemory
 from ganlab.data.sets import Digits
 from ganlab.evaluate import resolved
 from ganlab.metrics import additions
-from ganlab.metrics.additions import FILLED, PLAIN, REPEATED, WEIGHTED, recalls, repeated, trained, verdict
+from ganlab.metrics.additions import FILLED, PLAIN, REPEATED, WEIGHTED, recalls, repeated, report, trained, verdict
 from ganlab.translate import encoded
 
 COUNTS = [6, 6, 5, 5, 4, 4, 3, 3, 2, 1]
@@ -147,6 +149,10 @@ def test_a_class_of_no_weight_is_not_learned():
         ([95.0, 96.0, 95.5], "The samples help: 5.0 points above the best other way (classes weighted)"),
         ([85.0, 86.0, 85.5], "The samples do not help: 5.0 points below"),
         ([92.0, 89.0, 90.5], "The samples make no clear difference: 0.0 points"),
+        (
+            [91.0, 93.0, 91.5],
+            "The samples help: 1.3 points above the best other way (classes weighted), standard error 0.3",
+        ),
         ([95.0], "The samples make no clear difference: 4.5 points above"),
     ],
 )
@@ -180,7 +186,21 @@ def test_all_ways_are_trained_alike_and_on_none_of_the_images_that_judge(tmp_pat
     assert about["made"] == [6 - n for n in COUNTS]
 
 
+def test_the_report_counts_classes_alike_images_alike_and_rare_ones_alone(monkeypatch):
+    """By hand, where 100, 50 and 0 % of three classes are recognised."""
+    monkeypatch.setattr(additions, "trained", lambda *_: None)
+    monkeypatch.setattr(additions, "recalls", lambda *_: torch.tensor([1.0, 0.5, 0.0]))
+    label = lambda *counts: torch.arange(3).repeat_interleave(torch.tensor(counts))
+    of = lambda y: InMemory(torch.zeros(len(y), 1, 4, 4, dtype=torch.uint8), y)
+    sampler = SimpleNamespace(device="cpu", generate=lambda first, n, seed, cond: torch.zeros(n, 1, 4, 4))
+    given = {"seed": 0, "seeds": [0], "steps": 1}
+    text = report(of(label(8, 3, 1)), sampler, [0, 5, 7], 8, of(label(2, 1, 1)), "there", given)
+    assert f"| {PLAIN} | 12 | 50.0 | 62.5 | 0.0 |" in text
+    assert f"| {FILLED} | 24 | 50.0 | 62.5 | 0.0 |" in text
+
+
 def test_a_folder_to_judge_by_must_have_the_same_classes(tmp_path):
     other = labelled(tmp_path / "other", "abcdefghij")
     with pytest.raises(ValueError, match=r"test=.*other: its classes are"):
         balance(settings(tmp_path, "report=true", f"test={other}"))
+    assert not (tmp_path / "out").exists()

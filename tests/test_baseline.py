@@ -1,6 +1,7 @@
 """Densities to compare with: what they are, that their size is chosen rightly, and that they stand beside a GAN."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from ganlab.conf import CONF
 from ganlab.evaluate import resolved
 from ganlab.limits import BALANCE, BASELINE
 from ganlab.metrics.protocol import Protocol
-from ganlab.mixture import fit, widths
+from ganlab.mixture import Mixture, fit, widths
+from ganlab.models.dcgan import VAE
 from ganlab.report import claim
 from ganlab.rng import seed_of
 
@@ -52,6 +54,23 @@ def test_samples_follow_the_mixture():
         samples = fit(x, "gmm", [2], pca=pca)[0].generate(0, 20_000).double()
         assert torch.allclose(samples.mean(0), x.mean(0).double(), atol=0.15)
         assert torch.allclose(samples.T.cov(), x.T.cov().double(), rtol=0.05, atol=0.15)
+
+
+def test_components_are_drawn_by_their_weights_and_spread_by_their_factors():
+    one = torch.tensor(1.0, dtype=torch.float64)
+    factors = torch.stack([torch.eye(2), torch.tensor([[1.0, 0.0], [3.0, 0.5]])]).double()
+    weights, means = torch.tensor([0.2, 0.8]).double(), torch.tensor([[-50.0, 0.0], [50.0, 0.0]]).double()
+    x = Mixture(weights, means, factors, None, one * 0, [2]).generate(0, 20_000).double()
+    right = x[:, 0] > 0
+    assert right.double().mean() == pytest.approx(0.8, abs=0.02)
+    assert torch.allclose(x[right].T.cov(), torch.tensor([[1.0, 3.0], [3.0, 9.25]]).double(), atol=0.4)
+
+
+def test_a_variational_autoencoders_codes_have_the_deviation_that_it_says():
+    net = VAE([1, 8, 8], z_dim=1, width=16)
+    net.encoder, net.decoder = torch.nn.Identity(), torch.nn.Identity()
+    z = net(torch.tensor([5.0, math.log(9.0)]).view(1, 2, 1, 1).expand(20_000, 2, 1, 1)).fake
+    assert (z.mean().item(), z.std().item()) == (pytest.approx(5, abs=0.1), pytest.approx(3, abs=0.1))
 
 
 def test_principal_components_are_kept_and_others_left_out():
@@ -145,13 +164,19 @@ def test_the_ring_is_a_mixture_of_8(kind, tmp_path):
         (["pca=7"], r"pca=7: 100 samples of \[2\] have 2 components"),
         (["metrics.enabled=false"], "a baseline is there to be scored"),
         (["metrics.monitor=kid"], "metrics.monitor=kid: must be one of"),
-        (["components=[200]"], "components=200: 100 samples"),
+        (["components=[200]"], "components=200: 90 at most"),
+        (["data.count=15"], "a tenth of 15 samples is too little to choose a size by: give one, as components=1"),
     ],
 )
 def test_what_can_not_be_fitted_is_refused_with_the_reason(given, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         fitted(tmp_path / "run", "kind=gmm", "data=toy", "data.count=100", "metrics.n=50", *given)
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_two_sets_are_no_set_to_fit(tmp_path):
+    with pytest.raises(ValueError, match="fitted to one set of images or points, and these are two"):
+        fitted(tmp_path / "run", "kind=gmm", "data=domains")
 
 
 @pytest.mark.parametrize(("name", "kinds"), [("baseline", BASELINE), ("balance", BALANCE)])

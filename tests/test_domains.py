@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from composing import composed, prepared
 from omegaconf import OmegaConf
+from test_balance import labelled
 from torch import nn
 
 from ganlab.data.domains import Both, Domains, ShiftedDigits
+from ganlab.data.folder import Folder
 from ganlab.data.rounds import InMemory
 from ganlab.data.sets import Digits
 from ganlab.losses import Bidirectional
@@ -148,6 +150,24 @@ def test_another_set_may_be_tested_on():
     assert torch.equal(data.split("test").take(torch.arange(4))["inputs"], data.test.split("train").real[:4])
     with pytest.raises(ValueError, match=r"data.test \[1, 8, 8\]: set data.source.size and data.test.size"):
         Domains(Digits(size=16), Digits(size=16), test=Digits()).facts()
+
+
+def test_a_target_without_labels_will_do_where_another_set_is_tested_on(tmp_path):
+    root = labelled(tmp_path / "known")
+    known, plain = (lambda: Folder(str(root), size=16, channels=1)), Folder(str(root / "0"), size=16, channels=1)
+    data = Domains(known(), plain, test=known())
+    assert data.facts()["classes"] == 10
+    assert data.split("train").take(torch.arange(3))["inputs"].shape == (3, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"data.target: .* or give a labelled set to test on as data.test"):
+        Domains(known(), plain).facts()
+
+
+def test_classes_of_other_names_are_not_taken_for_the_same(tmp_path):
+    sets = [Folder(str(labelled(tmp_path / n, n)), size=16, channels=1) for n in ("0123456789", "abcdefghij")]
+    with pytest.raises(
+        ValueError, match=r"data.source has class_names .*'0', .* and data.target .*'a', .*must be alike"
+    ):
+        Domains(*sets).facts()
 
 
 def test_the_target_made_of_digits_is_moved_by_a_pixel():

@@ -114,7 +114,7 @@ def test_a_window_is_anywhere_and_at_the_same_place_in_proportion():
     [
         (lambda p: (p / "target" / "3.png").unlink(), r"no partner in \S*target for 3 of \S*source"),
         (lambda p: [(p / "source" / f"{i}.png").unlink() for i in range(4)], r"source for 0, 1, 2 and 1 more"),
-        (lambda p: picture(p / "target" / "3.png", 0, (12, 9)), r"source.3.png has 12x8 and \S*target.3.png has 12x9"),
+        (lambda p: picture(p / "target" / "3.png", 0, (12, 9)), r"source.3.png .12x8. and \S*target.3.png .12x9."),
         (lambda p: picture(p / "target" / "3.bmp", 0), r"3.bmp and \S*3.png: which one"),
         (lambda p: (p / "target").rename(p / "elsewhere"), r"target: there is no such folder"),
     ],

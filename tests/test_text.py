@@ -18,7 +18,8 @@ from ganlab.data.text import END, Lines
 from ganlab.files import Unavailable
 from ganlab.gan import GAN
 from ganlab.media.text import Text
-from ganlab.metrics.language import Texts
+from ganlab.metrics.fit import fit_language_model
+from ganlab.metrics.language import Language, Texts
 from ganlab.metrics.text import BLEU, NLL, Grammar, Novelty, bleu, grammar_log_prob, ngrams
 from ganlab.models.text import Discriminator, Generator, gumbel
 from ganlab.policy import PolicyGradient, quantile
@@ -90,7 +91,7 @@ def test_running_text_is_cut_into_windows_and_its_end_is_held_out(tmp_path):
     [
         (b"", {}, "the file is empty"),
         (b"\n  \n\n", {}, "the file is empty"),
-        ("emma\nren\u00e9e\n".encode("latin1"), {}, "not UTF-8: line 2 has the byte 0xe9.*9th.*iconv"),
+        ("emma\nren\u00e9e\n".encode("latin1"), {}, "not UTF-8: line 2 has the byte 0xe9 .number 9.*iconv -f latin1"),
         (b"em\0ma\nava\n", {}, "no text: it holds bytes of 0"),
         ("\n".join(NAMES), {"length": 2}, "data.length=2: the shortest line .* has 3 characters.*data.windows=true"),
         ("aaaa\naa\naaa\n", {}, "the one symbol 'a'.*another file"),
@@ -324,6 +325,27 @@ def test_the_policy_gradient_is_that_of_the_expected_reward(baseline):
     assert (a - b).norm() < 0.1 * a.norm()
 
 
+def test_a_symbols_reward_is_the_mean_over_what_may_follow():
+    """Against the sum over all texts that begin alike; of the last symbol, D's opinion of the text as it is."""
+    G, texts = small(relaxed=False), all_texts()
+    opinion = torch.linspace(-4, 4, len(texts))[torch.randperm(len(texts), generator=torch.Generator().manual_seed(5))]
+    p, tokens = G.log_prob(texts).sum(1).exp(), torch.tensor([[2, 1, 2], [1, 0, 0]])
+    alike = [[(texts[:, :t] == row[:t]).all(1) for t in (1, 2, 3)] for row in tokens]
+    expected = torch.stack([torch.stack([(p * opinion.sigmoid())[a].sum() / p[a].sum() for a in row]) for row in alike])
+    phase = one_phase("G", real=torch.zeros(2, 3, 3), fake=torch.zeros(2, 9), D=Judge(texts, opinion), G=G, n=2)
+    found = PolicyGradient(rollouts=4000).rewards(phase, F.one_hot(tokens, 3).float(), tokens)
+    torch.testing.assert_close(found, expected, atol=0.03, rtol=0)
+
+
+def test_rewards_count_from_their_mean_at_the_same_position():
+    G, loss, z = small(relaxed=False), PolicyGradient(), torch.randn(2, 9, generator=torch.Generator().manual_seed(1))
+    loss.rewards = lambda *_: torch.tensor([[1.0, 2.0, 0.0], [3.0, 6.0, 4.0]])
+    phase = one_phase("G", real=torch.zeros(2, 3, 3), fake=z, D=None, G=G, n=2)
+    advantage = torch.tensor([[-1.0, -2.0, -2.0], [1.0, 2.0, 2.0]])
+    expected = -(G.log_prob(phase.fake.argmax(2)) * advantage).sum(1)
+    torch.testing.assert_close(loss.generator(phase), expected)
+
+
 def test_symbols_are_drawn_by_their_cumulative_probability():
     logits = torch.tensor([0.1, 0.6, 0.3]).log().expand(4, 3)
     assert quantile(logits, torch.tensor([0.05, 0.11, 0.69, 0.9999])).tolist() == [0, 1, 1, 2]
@@ -378,6 +400,8 @@ def test_bleu_by_hand():
     texts = torch.tensor([[1, 2, 3, 4, 0], [1, 1, 1, 0, 0], [1, 2, 0, 0, 0], [5, 5, 5, 5, 0], [0, 0, 0, 0, 0]])
     expected = [1, math.sqrt(1 / 3 * 0.1 / 2) * math.exp(1 - 4 / 3), math.exp(1 - 4 / 2), 0, 0]  # clipped, short, empty
     assert bleu(texts, reference, [2])[2].tolist() == pytest.approx(expected)
+    others = torch.tensor([[1, 2, 3, 4, 0], [1, 2, 0, 0, 0]])  # as near in length to 1 2 3: the shorter one counts
+    assert bleu(torch.tensor([[1, 2, 3, 0, 0]]), others, [1])[1].tolist() == [1]
 
 
 def test_bleu_is_nltks_with_its_first_smoothing():
@@ -450,6 +474,29 @@ def test_the_language_model_learns_held_out_texts_and_is_kept(monkeypatch):
     assert again.describe() == extractor.describe()
 
 
+def test_the_likelihood_of_texts_is_per_symbol_their_ends_included():
+    net = Language(4, 8).eval()
+    tokens = torch.tensor([[1, 2, 0, 0], [3, 1, 1, 2]])
+    logits = net.out(net.cell(F.pad(net.embedding(tokens[:, :-1]), (0, 0, 1, 0)))[0])
+    nats = [F.cross_entropy(logits[i, :n], tokens[i, :n], reduction="sum") for i, n in enumerate((3, 4))]
+    torch.testing.assert_close(net(tokens)[:, 0], torch.stack(nats))
+    assert net(tokens)[:, 1].tolist() == [3, 4]
+    assert scored(NLL(), None, torch.zeros(2, 1), nll=(None, torch.tensor([[2.0, 2], [9.0, 3]])))["nll"] == 11 / 5
+
+
+@pytest.mark.parametrize(("n", "kept"), [(25, [9, 19]), (4, [3])])
+def test_the_language_model_is_judged_by_texts_that_it_does_not_learn(n, kept):
+    seen = {True: set(), False: set()}
+
+    class Net(torch.nn.Linear):
+        def forward(self, x):
+            seen[self.training].update(x[:, 0].tolist())
+            return super().forward(x.float()).square() + 1
+
+    fit_language_model(Net(1, 2), torch.arange(n)[:, None], epochs=2)
+    assert seen == {True: set(range(n)) - set(kept), False: set(kept)}
+
+
 # ----------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -468,6 +515,14 @@ def test_the_language_model_learns_held_out_texts_and_is_kept(monkeypatch):
 def test_what_does_not_go_together_is_refused(overrides, says):
     with pytest.raises((ValueError, Unavailable), match=says):
         prepared(*overrides)
+
+
+def test_texts_of_other_symbols_are_not_compared_with():
+    """The same numbers would stand for other symbols, and scores would be wrong without a word."""
+    task = Write(Text(["<end>", "<unknown>", "a", "b"]))
+    assert task.facts({"symbols": ["<end>", "<unknown>", "a", "b"]}) == {}
+    with pytest.raises(ValueError, match=r"not those that this model learnt: .*data\.\* keys"):
+        task.facts({"symbols": ["<end>", "<unknown>", "b", "a"]})
 
 
 def test_losses_and_terms_say_what_they_need():

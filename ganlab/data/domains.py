@@ -34,7 +34,7 @@ class Domains(DataModule):
     """A source and a target, two sets of the same classes and of images of one size. What is learned from: the source's
     training part with its labels, and images of the target's, without. What is tested: the target's test part.
 
-    source, target   the sets
+    source, target   the sets; the target needs no labels where `test` has them
     test             one whose training part is tested on, where the target has no test part, as a folder has none
     batch_size       samples per round of each
     """
@@ -60,13 +60,14 @@ class Domains(DataModule):
         known = {key: part.facts() for key, part in sets.items()}  # type: ignore[attr-defined]
         a = known["source"]
         for key, facts in known.items():
-            if len(facts["shape"]) != 3 or not facts["classes"] or facts.get("several"):
-                raise ValueError(f"data.{key}: images of one class each are needed, and these have none: use another")
-            for fact, fix in (
-                ("shape", f"set data.source.size and data.{key}.size"),
-                ("classes", "they must be alike"),
-            ):
-                if a[fact] != facts[fact]:
+            asked = {"shape": f"set data.source.size and data.{key}.size"}
+            if labelled := key != "target" or self.test is None:
+                asked |= dict.fromkeys(("classes", "class_names"), "they must be alike")
+            if len(facts["shape"]) != 3 or (labelled and (not facts["classes"] or facts.get("several"))):
+                told = f"data.{key}: images of one class each are needed, and these have none: use another"
+                raise ValueError(told + (", or give a labelled set to test on as data.test" if key == "target" else ""))
+            for fact, fix in asked.items():
+                if a[fact] and facts[fact] and a[fact] != facts[fact]:
                     raise ValueError(f"data.source has {fact} {a[fact]}, and data.{key} {facts[fact]}: {fix}")
         facts = {"shape": [a["classes"]], "inputs": list(a["shape"]), "maps": False, "partners": False}
         return facts | {"classes": a["classes"], "class_names": a["class_names"], "frequencies": None, "several": False}

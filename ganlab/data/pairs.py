@@ -122,7 +122,7 @@ class Pairs(DataModule):
             (a, inputs), (b, real) = ((self.folder(side, split).root, files) for side, files in sides.items())
             for one, other, alone in ((a, b, inputs.keys() - real.keys()), (b, a, real.keys() - inputs.keys())):
                 if alone:
-                    raise Unavailable(f"no partner in {other} for {few(sorted(alone))} of {one}")
+                    raise Unavailable(f"no partner in {other} for {few(sorted(alone))} of {one}: add or remove files")
         if "{split}" in self.places["inputs"]:
             return {side: list(files.values()) for side, files in sides.items()}
         return {side: [files[name] for name in self.names(list(files), split)] for side, files in sides.items()}
@@ -221,8 +221,8 @@ class Pairs(DataModule):
 
         for paths, both in zip(pairs, tried(look, files["real"], "comparing sizes"), strict=True):
             if not isinstance(both, Bad) and both[0] != both[1]:  # `decode` names bad ones
-                told = [f"{path} has {width}x{height}" for path, (height, width) in zip(paths, both, strict=True)]
-                raise Unavailable(f"partners must have the same size: {' and '.join(told)}")
+                told = [f"{path} ({width}x{height})" for path, (height, width) in zip(paths, both, strict=True)]
+                raise Unavailable(f"partners must have the same size: scale one of {' and '.join(told)}")
 
     def train_dataloader(self) -> Zipped:
         """Both sides in the same order, mirrored and cut alike."""
@@ -354,7 +354,7 @@ class Maps(OnDisk):
     def told(self, found: int) -> str:
         if self.palette is not None:
             return "it has a colour that data.palette has not: add it, or set data.void"
-        fix = f"if that does not count, set data.void={found}"
+        fix = f"if that does not count, set data.void={found}; otherwise data.map_classes to more"
         return f"it has class {found}, and data.map_classes={self.classes} are 0 to {self.classes - 1}: {fix}"
 
     def fingerprint(self) -> str:

@@ -105,7 +105,8 @@ class Lines(DataModule):
                 f"data.length={self.length}: the shortest line of {self.root} has {shortest:,} {self.unit}, so that "
                 "none is left: set data.length to more, or data.windows=true for running text"
                 if shortest > self.length and not self.windows
-                else f"data.root={self.root}: {sum(map(len, parts.values()))} texts are too few to hold some out"
+                else f"data.root={self.root}: {sum(map(len, parts.values()))} texts, or how many of them differ, are "
+                f"too few to hold some out: give more, or set data.length to {'less' if self.windows else 'more'}"
             )
         counts = Counter(chain.from_iterable(parts["train"]))
         if len(counts) < 2:
@@ -183,9 +184,10 @@ def read_text(root: str | None) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
+        known = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
         raise Unavailable(
-            f"data.root={root} is not UTF-8: line {line:,} has the byte 0x{content[error.start]:02x} (the file's "
-            f"{error.start + 1:,}th). Convert it, as with iconv -f latin1 -t utf-8"
+            f"data.root={root} is not UTF-8: line {line:,} has the byte 0x{content[error.start]:02x} (number "
+            f"{error.start + 1:,} of the file). Convert it, as with iconv -f {known} -t utf-8"
         ) from None
     if "\0" in text:
         raise Unavailable(f"data.root={root} is no text: it holds bytes of 0")

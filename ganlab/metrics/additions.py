@@ -91,6 +91,7 @@ def report(
     lines = ["| trained on | images | balanced accuracy, % | accuracy, % | rare classes, % |", "|---|---|---|---|---|"]
     for name, of_seeds in found.items():
         cells = [f"{v.mean():.1f} ({v.std():.1f})" if len(v) > 1 else f"{v.mean():.1f}" for v in of_seeds.T]
+        cells = ["none" if "nan" in cell else cell for cell in cells]  # no class is rare
         lines.append(f"| {name} | {len(arms[name][0]):,} | {' | '.join(cells)} |")
     about = (
         f"Mean (standard deviation) of {len(seeds)} classifiers of about {settings['steps']} steps, on {len(test_y):,} "

@@ -51,13 +51,8 @@ class Texts(Extractor):
         self, language_model: bool = True, ngrams: int = 4, width: int = 128, epochs: int = 40, seed: int = 0
     ):  # fmt: skip
         super().__init__()
-        self.language_model, self.ngrams, self.width, self.epochs, self.seed = (
-            language_model,
-            ngrams,
-            width,
-            epochs,
-            seed,
-        )
+        self.language_model, self.ngrams = language_model, ngrams
+        self.width, self.epochs, self.seed = width, epochs, seed
         self.known: list[Tensor] = []  # sorted: numbers of the training texts, and of their runs of symbols
         self.net = nn.Module()
         self.nats, self.about = math.nan, ""
@@ -90,6 +85,8 @@ class Texts(Extractor):
             held = data.split("test")
         except Unavailable as error:
             raise ValueError(f"the language model of extractor=text learns from held-out texts: {error}") from None
+        if len(held) < 2:
+            raise ValueError("the language model of extractor=text needs 2 held-out texts: set data.held_out to more")
         symbols = data.facts()["shape"][1]
         recipe = repr(("language", 1, self.width, self.epochs, self.seed, symbols, data.fingerprint("test")))
         path = cache_folder("language") / f"{hashlib.blake2b(recipe.encode(), digest_size=12).hexdigest()}.pt"

@@ -229,7 +229,8 @@ class Scorer:
         if not noise:
             if self.comparing and not getattr(samples, "partners", True):
                 name = next(iter(self.comparing))
-                raise ValueError(f"scores.{name} compares with targets, and these images have none: use scores=[fid]")
+                told = f"scores.{name} compares with targets, and these images have none"
+                raise ValueError(f"{told}: use scores=[fid], or a part of the data that has some, as split=test")
             return self.translating(generator, samples)
         see = lambda images: named(self.extractor(images))["features"]
 

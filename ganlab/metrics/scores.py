@@ -112,7 +112,8 @@ class Scores(Metric):
         self.wanted = reads(scores) if wanted is None else wanted
         for name, score in scores.items():
             if missing := sorted(set(score.reads) - set(dims)):
-                raise ValueError(f"the score {name} reads {', '.join(missing)}, and there is only {', '.join(dims)}")
+                has = f"the score {name} reads {', '.join(missing)}, and there is only {', '.join(dims)}"
+                raise ValueError(f"{has}: choose another extractor or other keys of it (extractor.*), or leave it out")
         for side in ("real", "fake"):
             self.add_state(f"{side}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
             if any(keep == "rows" for _, keep in self.wanted):

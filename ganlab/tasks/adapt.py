@@ -35,6 +35,10 @@ class Adapt(Task):
         right = F.one_hot(batch.real, target.fake.shape[1]).to(target.fake)
         return GeneratorOutput((target.fake, target.aux), source.fake), (right, source.aux)
 
+    def made(self, G: nn.Module, inputs: Tensor) -> Tensor:
+        """What G takes images [N, *inputs] for: class logits [N, classes]."""
+        return full(output_of(G, inputs, None).fake)
+
     def show(self, x: Data) -> Tensor:
         """Logits [N, classes] as stripes [N, 1, 1, classes], of which that of the class is bright."""
         logits = tree_leaves(x)[0]

@@ -119,7 +119,10 @@ class Segment(Translate):
 
     def facts(self, known: Mapping[str, Any]) -> dict[str, Any]:
         if not known.get("maps"):
-            raise ValueError("task=segment learns from label maps, which the data have not: use data=label_maps")
+            raise ValueError(
+                "task=segment learns from label maps, which the data have not: use data=label_maps data.map_classes=N, "
+                "the number of classes"
+            )
         return {}
 
     def check(self, gan: Any) -> None:

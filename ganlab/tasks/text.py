@@ -25,10 +25,15 @@ class Write(Generate):
         """Nothing to add to what is known of the data.
 
         Raises:
-            ValueError: they are no texts
+            ValueError: they are no texts, or of other symbols than those that are written
         """
         if "symbols" not in known:
             raise ValueError("this model writes texts, which the data are not: use data=sentences, or data=text")
+        if self.medium is not None and self.medium.symbols != list(map(str, known["symbols"])):  # type: ignore[attr-defined]
+            raise ValueError(
+                "the texts' symbols, or their order, are not those that this model learnt: give the file and all "
+                "data.* keys of its run (they are in its config.yaml)"
+            )
         return {}
 
     def check(self, gan: Any) -> None:
