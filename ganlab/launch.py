@@ -32,6 +32,17 @@ def world() -> int | None:
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
 
 
+def lost_touch(error: BaseException) -> str | None:
+    """What to tell of an error of the network between processes; None: it is no such error."""
+    text = str(error).strip().partition("\n")[0]
+    if not started_by_others() or not any(word in text for word in ("gloo/", "Gloo", "pair closure", "NCCL")):
+        return None
+    if "connectFullMesh" in text:
+        told = "GLOO_SOCKET_IFNAME (of GPUs, NCCL_SOCKET_IFNAME) says by which network, named as in `ip addr`"
+        return f"the processes can't reach each other ({text[-100:]}): {told}"
+    return f"another process is gone, or did not answer within trainer.timeout minutes ({text[-100:]})"
+
+
 def gpus(trainer: Mapping[str, Any]) -> int:
     """How many GPUs a run may use; does not initialise CUDA."""
     return torch.cuda.device_count() if trainer["accelerator"] in ("auto", "gpu", "cuda") else 0

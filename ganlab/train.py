@@ -68,6 +68,10 @@ def composed(cfg: DictConfig) -> float:
             sys.exit(code)
         if isinstance(error, report.EXPECTED):
             sys.exit(f"error: {error}")
+        if (lost := launch.lost_touch(error)) is not None:
+            going_on = f"What was saved is whole: the same command, with resume={report.relative(folder)}, goes on"
+            print(f"error: {lost}. {going_on}", file=sys.stderr, flush=True)
+            os._exit(1)  # at once: a group that is broken can't be taken down in order
         if getattr(error, "errno", None) in report.NO_ROOM:
             sys.exit(f"error: {error}. What was saved is whole: make room, then resume={report.relative(folder)}")
         raise
@@ -82,6 +86,8 @@ def train(settings: dict[str, Any], folder: str, story: dict[str, Any]) -> float
 
 def attempt(settings: dict[str, Any], folder: str, story: dict[str, Any], back: Any = None) -> float:
     """The same, to the end or to the next rollback. back: the rollback that led here"""
+    from datetime import timedelta
+
     import lightning as L
     from lightning.pytorch.strategies import DDPStrategy
 
@@ -93,9 +99,9 @@ def attempt(settings: dict[str, Any], folder: str, story: dict[str, Any], back: 
 
     report.quiet(settings)
     given = {k: v for k, v in settings["trainer"].items() if v is not None}
-    several = launch.processes(given) * given["num_nodes"] > 1
-    if several:
-        given["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    timeout = timedelta(minutes=given.pop("timeout"))
+    if launch.processes(given) * given["num_nodes"] > 1:
+        given["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=timeout)
     data, gan = made(settings["data"]), build(settings)
     if settings["finetune"] and not settings["resume"]:
         take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))

@@ -127,6 +127,7 @@ def tried(gan: Any, settings: Mapping[str, Any], seconds: float) -> dict[str, An
     gan.rounds = int(settings["max_kimg"] * 500 / n) // (cycle * 64) * (cycle * 64)  # lazy terms are due there
     gan.seen = gan.rounds * n
     given = {k: v for k, v in settings["trainer"].items() if v is not None} | {"devices": 1, "num_nodes": 1}
+    given.pop("timeout")
     watch = Watch(seconds, cycle)
     trainer = L.Trainer(
         **given, max_epochs=-1, callbacks=[watch], logger=False, enable_checkpointing=False,
