@@ -55,8 +55,8 @@ NAMES = {
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
-    POSITIVE: """timeout max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
-        minutes bandwidths pca floor fps speed""",
+    POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
+        minutes bandwidths pca floor fps speed timeout""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
         purge_step trim anneal_kimg ahead""",
@@ -105,7 +105,8 @@ TRAIN: dict[str, Any] = {
     "metrics.enabled": bool, "metrics.every": float, "metrics.n": AtLeast2, "metrics.n_real": int | None,
     "metrics.batch_size": int, "metrics.seed": int, "metrics.monitor": str | None, "trainer.accelerator": Accelerator,
     "trainer.devices": Annotated[int, Range(-1, 10_000)] | str | Sequence[Annotated[int, Range(0)]],
-    "trainer.num_nodes": int, "trainer.timeout": float, "trainer.strategy": str, "trainer.precision": str | int, "trainer.sync_batchnorm": bool,
+    "trainer.num_nodes": int, "trainer.timeout": float,
+    "trainer.strategy": str, "trainer.precision": str | int, "trainer.sync_batchnorm": bool,
     "trainer.deterministic": bool | Literal["warn"] | None, "trainer.benchmark": bool | None,
 }
 METRICS = ("enabled", "n", "n_real", "batch_size", "seed", "monitor")
