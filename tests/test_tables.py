@@ -631,7 +631,7 @@ def test_what_can_not_be_completed_is_refused(tmp_path):
         impute(checkpoint, str(train), str(train))
     with pytest.raises(ValueError, match="the table has no column b"):
         impute(checkpoint, str(written(tmp_path / "other.csv", {"a": ["1"]})))
-    with pytest.raises(ValueError, match="Impute, and can.t be exported"):
+    with pytest.raises(ValueError, match="Impute, and can"):
         export(checkpoint)
     run(tmp_path / "other", "model=mlp", "data=mixed_table", "metrics.n=50", *SMALL)
     with pytest.raises(ValueError, match="fills in no tables: train one with model=gain"):
