@@ -4,7 +4,8 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,28 @@ def cache(part: str) -> str:
     from ganlab.files import cache_path
 
     return str(cache_path(part))
+
+
+def places() -> int:
+    from ganlab import launch
+
+    return launch.places()
+
+
+LAUNCHERS = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}
+LAUNCHERS["submitit_slurm"] = LAUNCHERS["submitit_local"]
+
+
+def check_launcher(arguments: Sequence[str]) -> None:
+    """Refuses a launcher whose package is not installed, which Hydra would say less plainly.
+
+    Raises:
+        ValueError: what to install
+    """
+    for argument in arguments:
+        name = argument.removeprefix("hydra/launcher=")
+        if name != argument and name in LAUNCHERS and find_spec(f"hydra_plugins.{LAUNCHERS[name]}") is None:
+            raise ValueError(f'{argument} needs a package: pip install "ganlab[{name.partition("_")[0]}]"')
 
 
 def free_folder(path: str) -> str:

@@ -7,11 +7,14 @@ is started here.
 import logging
 import os
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from ganlab.signals import Interrupted, Passing
 
@@ -35,6 +38,40 @@ def world() -> int | None:
 def gpus(trainer: Mapping[str, Any]) -> int:
     """How many GPUs a run may use; does not initialise CUDA."""
     return torch.cuda.device_count() if trainer["accelerator"] in ("auto", "gpu", "cuda") else 0
+
+
+def places() -> int:
+    """How many runs go at once on this machine: one on each GPU; without any, one on each pair of cores."""
+    return torch.cuda.device_count() or max(1, cores() // 2)
+
+
+HELD: list[FileLock] = []  # of the GPU that is this process's, until it ends
+
+
+def own_gpu(folder: Path | None = None) -> str | None:
+    """Gives this process one of the machine's GPUs, the first that no other process of ganlab holds: it sees no other
+    from then on. None: there is none. It must come before anything uses CUDA.
+
+    folder   of the locks, the same for all; None: the system's for temporary files
+
+    Raises:
+        ValueError: all are taken
+    """
+    count = torch.cuda.device_count()
+    if HELD or not count:
+        return os.environ.get("CUDA_VISIBLE_DEVICES") if HELD else None
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = visible or [str(i) for i in range(count)]
+    for name in names:
+        lock = FileLock((folder or Path(tempfile.gettempdir())) / f"ganlab-gpu-{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        HELD.append(lock)
+        os.environ["CUDA_VISIBLE_DEVICES"] = name
+        return name
+    raise ValueError(f"all {len(names)} GPUs are taken by other runs: set hydra.launcher.n_jobs={len(names)} at most")
 
 
 def processes(trainer: Mapping[str, Any]) -> int:
@@ -103,4 +140,7 @@ def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: i
 
 
 def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many this process may use: what the system allows it, or OMP_NUM_THREADS if that is fewer."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(told)) if told.isdigit() and int(told) else there

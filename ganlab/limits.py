@@ -49,9 +49,9 @@ NAMES = {
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
-        overlap""",
+        overlap startup warmup""",
     COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile""",
+        starts attention tile trials""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
@@ -73,7 +73,7 @@ NAMES = {
     Range(0, (1 << 16) - 1): "void",
     Range(4, 8192): "size",
     Range(1, 1 << 14): "shapes",
-    Range(0, (1 << 32) - 1): "seed seeds",
+    Range(0, (1 << 32) - 1): "seed seeds seed_of_search",
 }
 RANGES = {name: limit for limit, names in NAMES.items() for name in names.split()}
 

@@ -155,6 +155,22 @@ def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str
 FAILED: list[str] = []  # folders of runs that failed in this process, for the end of a sweep
 
 
+def done(folder: str, overrides: list[str]) -> float | None:
+    """The best score of a run that a sweep has made before, nan where it has none; None: it is to be made.
+
+    Raises:
+        Taken: the folder holds another run
+    """
+    path = Path(folder) / "result.json"
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    if result.get("status") != "done":
+        return None
+    if result["overrides"] != overrides:
+        raise Taken(f"{folder} holds a run of another sweep: choose another hydra.sweep.dir")
+    print(f"{relative(folder)} was made before")
+    return result.get("best", float("nan"))
+
+
 def failed(folder: str, overrides: list[str], error: Exception) -> None:
     """Remembers that a run of a sweep failed, in its folder if that is its own."""
     FAILED.append(folder)

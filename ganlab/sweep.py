@@ -1,11 +1,14 @@
 """After a sweep: a table of its runs, best first, and an exit code that tells of failed ones."""
 
 import json
+import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -13,7 +16,13 @@ from ganlab.tables import aligned, as_csv
 
 
 class SweepTable(Callback):
-    """Prints the table and writes it to sweep.csv in the sweep's folder. Ends with exit code 1 if a run failed."""
+    """Prints how far the sweep is after each run, and at its end the table, which is written to sweep.csv in the sweep's
+    folder. Ends with exit code 1 if a run failed."""
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
+            ended = len(list(Path(config.hydra.sweep.dir).rglob("result.json")))
+            print(f"sweep: {ended} of {total(config.hydra.overrides.task)} runs have ended", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from ganlab.files import write_text
@@ -30,6 +39,12 @@ class SweepTable(Callback):
         failed |= {os.path.relpath(path, folder) for path in FAILED}
         if failed or not rows:
             sys.exit(f"error: {len(failed)} of {len(rows)} runs failed: {', '.join(sorted(failed))}")
+
+
+def total(overrides: Sequence[str]) -> int:
+    """How many runs a sweep has."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return math.prod(len(list(o.sweep_string_iterator())) for o in parsed if o.is_sweep_override())
 
 
 def table(folder: Path) -> list[dict[str, Any]]:

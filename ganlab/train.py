@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganlab.conf import CONF, cache, free_folder, options
+from ganlab.conf import CONF, cache, check_launcher, free_folder, options, places
 from ganlab.resume import go_on
 
 MULTIRUN = RunMode.MULTIRUN
@@ -19,11 +19,13 @@ log = logging.getLogger("ganlab")
 OmegaConf.register_new_resolver("ganlab.options", options, replace=True)
 OmegaConf.register_new_resolver("ganlab.free", free_folder, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
+OmegaConf.register_new_resolver("ganlab.places", places, replace=True)
 
 
 def main() -> None:
     try:
         sys.argv[1:] = go_on(sys.argv[1:])
+        check_launcher(sys.argv[1:])
         composed()
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -46,6 +48,10 @@ def composed(cfg: DictConfig) -> float:
     try:
         if sweeping and not alone:
             raise report.Taken("a sweep starts the processes of its runs itself: start it without torchrun or srun")
+        if sweeping and cfg.resume == "auto" and (before := report.done(folder, overrides)) is not None:
+            return before
+        if "joblib" in str(hydra_cfg.launcher._target_):
+            launch.own_gpu()
         settings, story = prepare(cfg, overrides), report.story(overrides, hydra_cfg.runtime.choices, own)
         if alone:
             report.claim(folder, cfg.resume, story)

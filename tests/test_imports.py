@@ -126,6 +126,8 @@ def test_hydra_is_for_entries_only(file):
         "export.py",
         "check.py",
         "sweep.py",
+        "search.py",
+        "space.py",
         "entry.py",
     )
     if file not in (*entries, "settings.py"):
