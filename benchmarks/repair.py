@@ -1,10 +1,10 @@
 """How much better images are after than before a generator repaired them: python benchmarks/repair.py RUN [RUN ...]
 
-Of each run's test images (or training images, where there are no others): PSNR and SSIM of what G started from, and of
-what G_ema made of it, beside the images as they were.
+Of each run's test images, or training images where there are no others, or with --root FOLDER those there: PSNR and
+SSIM of what G started from, and of what G_ema made of it, beside the images as they were.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -20,8 +20,9 @@ MOST = 1000  # images
 
 
 @torch.no_grad()
-def measured(run: Path) -> list[str]:
+def measured(run: Path, root: str | None) -> list[str]:
     config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"root": root} if root else {}
     data, sampler = made(config["data"]), load(run / "checkpoints" / "last.ckpt")
     samples = data.split(data.unseen())
     rows: dict[str, list[torch.Tensor]] = {}
@@ -41,10 +42,14 @@ def measured(run: Path) -> list[str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--root", metavar="FOLDER", help="images to look at, in place of the run's")
+    given = parser.parse_args()
     names = ["model", "repairs", "kimg", "G, million", "PSNR before", "after", "SSIM before", "after"]
     print(f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", sep="\n")
-    for run in sys.argv[1:]:
-        print(f"| {' | '.join(measured(Path(run)))} |", flush=True)
+    for run in given.runs:
+        print(f"| {' | '.join(measured(run, given.root))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def main() -> None:
         *(trained(given.data, given.train, given.squeezenet, more) if given.train else []),
         *given.checkpoints,
     ]
-    extractor = LPIPS("squeeze", given.squeezenet)
+    extractor = LPIPS("squeeze", weights=given.squeezenet)
     extractor.prepare()
     ways: dict[str, Way] = {"bicubic": lambda x: enlarged(x, given.scale)}
     ways |= {name: by(path, given.scale) for name, _, path in (text.partition("=") for text in checkpoints)}

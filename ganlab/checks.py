@@ -212,6 +212,7 @@ FREE = (
     "data.workers",
     "data.rounds",
     "data.on_bad",  # a set without bad files is the same, and one with some was refused
+    "terms.content.weights",  # the same file elsewhere; terms.content.checksum holds it to that
     "lr_schedule.stop",
     "augment.noise.deviation.stop",
 )  # the last two follow the budget

@@ -89,7 +89,7 @@ class Blur(Degradation):
 
 
 class Grayscale(Degradation):
-    """Luma as ITU-R 601 has it: [N, 1, H, W]."""
+    """Luma as ITU-R 601 has it: [N, 1, H, W]. It stays as it is, and G adds the colours alone."""
 
     def shape(self, shape: Sequence[int]) -> list[int]:
         if shape[0] != 3:
@@ -99,7 +99,15 @@ class Grayscale(Degradation):
         return [1, *shape[1:]]
 
     def forward(self, x: Tensor, rng: SampleRNG) -> Tensor:
-        return (x * torch.tensor([0.299, 0.587, 0.114]).to(x)[:, None, None]).sum(1, keepdim=True)
+        return luma(x)
+
+    def merged(self, inputs: Tensor, fake: Tensor) -> Tensor:
+        return fake + (inputs - luma(fake))
+
+
+def luma(x: Tensor) -> Tensor:
+    """[N, 3, H, W] -> [N, 1, H, W]"""
+    return (x * torch.tensor([0.299, 0.587, 0.114]).to(x)[:, None, None]).sum(1, keepdim=True)
 
 
 class JPEG(Degradation):

@@ -130,7 +130,7 @@ def evaluate(settings: dict[str, Any]) -> list[dict[str, Any]]:
     count = 50_000 if generator else len(fakes.split("all"))
     if not generator and (settings["n"] or 0) > count:
         raise ValueError(f"n={settings['n']}, and there are only {count} images")
-    split = settings["split"] if settings["reals"] is None else "all"
+    split = (settings["split"] or getattr(reals, "reference", "train")) if settings["reals"] is None else "all"
     if generator and not hasattr(fakes.task, "draw"):
         count = min(count, len(reals.split(split)))
         if (settings["n"] or 0) > count:

@@ -65,6 +65,7 @@ def export(
     with atomic(folder / FILES[format]) as file:
         file.write(content)
     write_text(folder / CARD, json.dumps(finite(card), indent=1, allow_nan=False))
+    preview = preview if hasattr(sampler.task, "draw") else 0  # of images, none are at hand
     if preview:
         save_sheet(sampler.task.show(sampler.generate(0, preview)), folder / "preview.png", 8)
     here = relative(str(folder))

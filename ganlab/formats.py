@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
+from ganlab.tasks import Segment
 
 BATCHES, TOLERANCE = (1, 2, 5), 1e-4  # what is compared, and how far images in [-1, 1] may be from PyTorch's
 LARGEST = 2_000_000_000  # bytes of an ONNX file
@@ -65,21 +66,47 @@ WRITERS: dict[str, Callable[[Any, Fresh], tuple[bytes, dict[str, Any]]]] = {
 
 
 def drawn(sampler: Any, n: int) -> dict[str, Tensor]:
-    """What G is handed for samples 0 .. n - 1: z, and label where it is told one.
+    """What G is handed for samples 0 .. n - 1: z, and label where it is told one; or where it starts from images, any.
 
     Raises:
         ValueError: the task draws something else
     """
+    if from_images(sampler):
+        return {"image": 2 * IndexedRNG(0, range(n)).uniform(*started_from(sampler)) - 1}
     z, label = sampler.task.draw(IndexedRNG(0, range(n)))
     if not isinstance(z, Tensor) or not isinstance(label, (Tensor, type(None))):
         raise ValueError(f"{type(sampler.task).__name__} draws other things than z and a label, and can't be exported")
     return {"z": z} | ({} if label is None else {"label": label})
 
 
+def from_images(sampler: Any) -> bool:
+    return not hasattr(sampler.task, "draw")
+
+
+def started_from(sampler: Any) -> list[int]:
+    """[C, H, W] of the images.
+
+    Raises:
+        ValueError: G was not made with them
+    """
+    shape = sampler.arguments.get("inputs") or sampler.arguments.get("shape")
+    if not isinstance(shape, (list, tuple)):
+        raise ValueError(f"{type(sampler.G).__name__} does not say what it starts from: an argument called inputs does")
+    return list(shape)
+
+
+@torch.no_grad()
+def made(sampler: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """What PyTorch makes of them."""
+    return sampler.task.made(sampler.G, *inputs.values()) if from_images(sampler) else sampler(*inputs.values())
+
+
 def inputs_of(sampler: Any) -> dict[str, Any]:
     """{name: {"shape", "type", "drawn"}} of what G is handed."""
     task = sampler.task
-    laws = {"z": getattr(task, "z", None)}
+    degradation = getattr(task, "degradation", None)
+    left = f", of which {type(degradation).__name__.lower()} left this" if degradation is not None else ""
+    laws = {"z": getattr(task, "z", None), "image": f"an image in [-1, 1]{left}"}
     if (classes := getattr(task, "classes", None)) is not None:
         laws["label"] = "0 or 1 for each attribute" if task.several else f"0 to {classes - 1}"
     if hasattr(task, "codes"):
@@ -91,10 +118,10 @@ def inputs_of(sampler: Any) -> dict[str, Any]:
 
 
 def output_of(sampler: Any) -> dict[str, Any]:
-    """{"shape", "type", "range"} of what G makes; points have no range."""
-    x = sampler.generate(0, 1)
-    kind = str(x.dtype).removeprefix("torch.")
-    return {"shape": ["batch", *x.shape[1:]], "type": kind, "range": [-1, 1] if x.dim() == 4 else None}
+    """{"shape", "type", "range"} of what G makes; points have no range, and of a segmentation it is probabilities."""
+    x = made(sampler, drawn(sampler, 1))
+    kind, low = str(x.dtype).removeprefix("torch."), 0 if isinstance(sampler.task, Segment) else -1
+    return {"shape": ["batch", *x.shape[1:]], "type": kind, "range": [low, 1] if x.dim() == 4 else None}
 
 
 class FromNoise(nn.Module):
@@ -115,13 +142,24 @@ class FromLabels(FromNoise):
         return wrap(self.G(z, label)).fake
 
 
+class FromImages(FromNoise):
+    """What G starts from [N, *inputs] -> images [N, *shape], as the task shows them."""
+
+    def __init__(self, G: nn.Module, task: Any):
+        super().__init__(G)
+        self.task = task
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.task.made(self.G, image)
+
+
 def traced(sampler: Any, G: nn.Module) -> Any:
     """The program of G for batches of any size, with weights as they are used: spectral norm is divided out."""
     for layer in G.modules():
         for name in list(layer.parametrizations) if parametrize.is_parametrized(layer) else ():  # type: ignore[arg-type]
             parametrize.remove_parametrizations(layer, name)
     inputs, batch = drawn(sampler, 3), torch.export.Dim("batch", min=1)
-    net = FromLabels(G) if "label" in inputs else FromNoise(G)
+    net = FromImages(G, sampler.task) if "image" in inputs else FromLabels(G) if "label" in inputs else FromNoise(G)
     with torch.no_grad():
         program = torch.export.export(
             net.eval(), tuple(inputs.values()), dynamic_shapes={name: {0: batch} for name in inputs}
@@ -140,7 +178,7 @@ def compared(sampler: Any, run: Callable[[dict[str, Tensor]], Tensor]) -> dict[s
     """
     worst, batches = 0.0, [drawn(sampler, n) for n in BATCHES]
     for inputs in [*batches, {name: torch.zeros_like(x) for name, x in batches[0].items()}]:  # 0: is it divided by?
-        expected, found = sampler(*inputs.values()), run(inputs)
+        expected, found = made(sampler, inputs), run(inputs)
         if found.shape != expected.shape:
             raise ValueError(f"the exported model's images are {list(found.shape)}, PyTorch's {list(expected.shape)}")
         scale = expected.abs().max().clamp(min=1)  # of those that no tanh bounds

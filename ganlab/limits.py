@@ -43,25 +43,25 @@ COUNT, CHANNELS = Range(1, 10**9), Range(1, 1 << 16)
 
 # arguments of ganlab's own classes, and keys, by their last name: where a name is missing, any finite number will do
 NAMES = {
-    CHANNELS: "width z_dim w_dim code_dim embed shared codes features growth units",
+    CHANNELS: "width z_dim w_dim code_dim embed shared codes features growth units content motion",
     Range(
         1, 10_000
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
-        devices num_nodes patience keep""",
+        devices num_nodes patience keep bands kernels ngrams rollouts""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
-        overlap startup warmup""",
-    COUNT: """classes capacity test count epochs interval strokes splits subsets k k_coverage g_steps n labelled modes
-        starts attention tile trials""",
+        overlap shuffle startup warmup""",
+    COUNT: """classes conditions capacity test count epochs interval strokes splits subsets k k_coverage g_steps n
+        labelled modes starts attention tile components length clips hop step frames vocabulary number trials""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
     POSITIVE: """max_kimg stage_kimg clip_norm clip rate temperature sigma epsilon radius scale extent kimg reach probe
-        minutes""",
+        minutes bandwidths pca floor fps speed""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
-        purge_step""",
-    SHARE: "mixing smooth decay share p frequencies alpha gamma momentum jitter thickness",
-    Range(0, 1, below=True): "betas dropout hold",
+        purge_step trim anneal_kimg ahead""",
+    SHARE: """mixing smooth decay share p frequencies alpha gamma momentum jitter thickness peak held_out hide hint""",
+    Range(0, 1, below=True): "betas drop dropout hold",
     Range(0, 1, above=True): "top imbalance factor",
     Range(0, 0.5, below=True): "discard",
     Range(0, 1000): "lr",
@@ -97,7 +97,8 @@ TRAIN: dict[str, Any] = {
     "speed.channels_last": bool, "speed.compile": bool,
     "networks": Keys, **{f"networks.{player}{key}": kind for player in "GD" for key, kind in _player.items()},
     **dict.fromkeys(("data", "optimizer", "metrics", "trainer"), Keys), "task": Target, "ema": Target,
-    **dict.fromkeys(("discriminator", "loss", "extractor", "lr_schedule", "beta2"), Target | None), "generator": Target,
+    **dict.fromkeys(("discriminator", "loss", "extractor", "beta2"), Target | None), "generator": Target,
+    "lr_schedule": Target | Mapping[str, Target | None] | None,
     **dict.fromkeys(("terms", "augment", "scores", "callbacks", "logger"), Entries), "paths": Mapping[str, str],
     **{f"optimizer.{key}": float for key in ("lr", "eps", "alpha", "momentum", "weight_decay")},
     "optimizer.betas": Betas, "optimizer.G": Target | None, "optimizer.D": Target | None,
@@ -107,8 +108,9 @@ TRAIN: dict[str, Any] = {
     "trainer.num_nodes": int, "trainer.strategy": str, "trainer.precision": str | int, "trainer.sync_batchnorm": bool,
     "trainer.deterministic": bool | Literal["warn"] | None, "trainer.benchmark": bool | None,
 }
+METRICS = ("enabled", "n", "n_real", "batch_size", "seed", "monitor")
 EVALUATE: dict[str, Any] = {
-    "fakes": str | None, "reals": str | None, "split": Literal["train", "test"], "n": AtLeast2 | None,
+    "fakes": str | None, "reals": str | None, "split": Literal["train", "test"] | None, "n": AtLeast2 | None,
     "n_real": int | None, "seeds": Sequence[int], "generator": Literal["G_ema", "G"], "truncation": float | None,
     "standing": int, "batch_size": int, "devices": int, "accelerator": Accelerator, "output": str | None,
     "statistics": str | None, "trust": Sequence[str], "self_test": bool, "data": Keys | None,
@@ -119,6 +121,17 @@ ANALYZE: dict[str, Any] = {
     "k": int, "rows": int, "directions": int, "samples": int, "label": int, "reach": float, "columns": int,
     "labelled": int, "batch_size": int, "device": str, "trust": Sequence[str], "data": Keys | None,
     "extractor": Target, "speed": Keys, "speed.rounds": int,
+}
+BALANCE: dict[str, Any] = {
+    "checkpoint": str, "output": str, "seed": int, "report": bool, "test": str | None, "seeds": Sequence[int],
+    "steps": int, "columns": Annotated[int, Range(2, 1000)], "batch_size": int, "device": str,
+    "trust": Sequence[str], "data": Keys, "speed": Keys, "speed.rounds": int,
+}
+BASELINE: dict[str, Any] = {
+    "kind": Literal["gmm", "kde"], "components": int | Sequence[int], "bandwidths": float | Sequence[float] | None,
+    "pca": int | float | None, "floor": float, "seed": int, "rows": int, "columns": int, "data": Keys,
+    **{f"metrics.{key}": TRAIN[f"metrics.{key}"] for key in METRICS}, "extractor": Target, "scores": Entries,
+    "task": Target, "speed": Keys, "speed.rounds": int,
 }
 CHECK: dict[str, Any] = {"output": str | None, "seconds": float, "columns": int, "classes": int}
 OPTIMIZER: dict[str, Any] = {

@@ -161,6 +161,26 @@ class Bidirectional(NonSaturating):
         return super().generator(phase) + self.reals(phase, F.softplus)
 
 
+class Cells(Minimax):
+    """D says of each cell of a completed row whether it was given: cross entropy over all cells. G wants the others
+    taken for given; the mean is over all cells, as in the authors' code (Yoon et al. 2018, arXiv:1806.02920, eq. 9
+    to 11). Of task=impute, whose batch.inputs are (row, which cells are given [N, D], 0 or 1)."""
+
+    pairs = True
+
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if not hasattr(gan.task, "hint"):
+            raise ValueError("loss=cells asks which cells of a row were given: it goes with task=impute, as model=gain")
+
+    def discriminator(self, phase: Phase) -> Tensor:
+        target = (1 - self.smooth) * phase.batch.inputs[1]
+        return F.binary_cross_entropy_with_logits(phase.on_fake.logits, target)
+
+    def generator(self, phase: Phase) -> Tensor:
+        return ((1 - phase.batch.inputs[1]) * F.softplus(-phase.on_fake.logits)).mean()
+
+
 class LeastSquares(Loss):
     """1/2 (D(x) - b)^2 + 1/2 (D(G(z)) - a)^2 against 1/2 (D(G(z)) - c)^2  (Mao et al. 2017, arXiv:1611.04076)."""
 

@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def sample(
-    checkpoint: str, n: int, start: int, seed: int, classes: list[int | list[int]] | int | None,
+    checkpoint: str, n: int, start: int, seed: int, classes: list[int | str | list[int]] | int | str | None,
     truncation: float | None, interpolations: int, columns: int, output: str | None, batch_size: int, device: str,
     trust: list[str],
     standing: int = 0, interpolation: str = "slerp", styles: int = 0, scale: str = "coarse",
@@ -42,12 +42,18 @@ def sample(
 
     if interpolation not in WALKS:
         raise ValueError(f"interpolation={interpolation}: must be {' or '.join(WALKS)}")
-    classes = [classes] if isinstance(classes, int) else classes
+    classes = [classes] if isinstance(classes, (int, str)) else classes
     sampler = Sampler.load(checkpoint, trust).at(device)
     if truncation is not None:
         sampler.truncate(truncation)
     known = getattr(sampler.task, "classes", None)
     several = getattr(sampler.task, "several", False)
+    names = getattr(sampler.task, "names", [])  # of its labels, where they have any
+    if unknown := [label for label in classes or () if isinstance(label, str) and label not in names]:
+        raise ValueError(
+            f"classes={unknown[0]}: this generator has {', '.join(names)[:1000] or 'numbers in place of names'}"
+        )
+    classes = [names.index(label) if isinstance(label, str) else label for label in classes] if classes else None
     for label in classes or ():
         numbers = label if isinstance(label, list) and several else [label]
         if not known or not all(isinstance(c, int) and 0 <= c < known for c in numbers):

@@ -16,8 +16,8 @@ from ganlab.tables import aligned, as_csv
 
 
 class SweepTable(Callback):
-    """Prints how far the sweep is after each run, and at its end the table, which is written to sweep.csv in the sweep's
-    folder. Ends with exit code 1 if a run failed."""
+    """Prints how far the sweep is after each run. At its end prints the table, writes it to sweep.csv in the sweep's
+    folder, and ends with exit code 1 if a run failed."""
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":

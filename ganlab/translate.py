@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
 
 def translate(
     checkpoint: str, input: str, output: str | None = None, mask: str | None = None, degrade: bool = False,
-    tile: int | None = 1024, overlap: int = 128, format: Literal["png", "jpg", "webp"] = "png",
+    back: bool = False, tile: int | None = 1024, overlap: int = 128, format: Literal["png", "jpg", "webp"] = "png",
     overwrite: bool = False, preview: int = 8, seed: int = 0, device: str = "auto", trust: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Writes what a checkpoint's G_ema makes of the images at `input`, in the same subfolders, and a sheet of the first
@@ -48,7 +48,7 @@ def translate(
 
     source = Path(input).expanduser()
     root, names, bad = images_at(source, "input")
-    translator = Translator(load(checkpoint, trust).at(device), tile, overlap, degrade, seed)
+    translator = Translator(load(checkpoint, trust).at(device), tile, overlap, degrade, seed, back)
     if mask is not None and not translator.asks:
         raise ValueError(f"mask={mask}: {'degrade=true makes its own' if degrade else 'this generator fills no holes'}")
     masks = Masks(mask) if mask is not None else None
@@ -127,13 +127,21 @@ def stems(names: Sequence[Path]) -> list[str]:
 
 
 class Masks:
-    """What is missing in images: a file for all of them, or a folder in which it has the image's name; white is
-    missing."""
+    """What is missing in images: a file for all of them, or a folder in which it has the image's name. White is
+    missing, and what is transparent is not.
+
+    Raises:
+        ValueError: two masks have the same name
+    """
 
     def __init__(self, place: str):
         self.place = Path(place).expanduser()
         root, names, _ = images_at(self.place, "mask")
-        self.files = {stem.with_suffix("").as_posix(): root / stem for stem in names}
+        self.files: dict[str, Path] = {}
+        for name in names:
+            other = self.files.setdefault(name.with_suffix("").as_posix(), root / name)
+            if other != root / name:
+                raise ValueError(f"mask={place}: which one is meant, {other} or {root / name}? Remove one of them")
 
     def __call__(self, name: Path) -> "Tensor":
         """bool [1, H, W].
@@ -148,7 +156,10 @@ class Masks:
         path = self.place if self.place.is_file() else self.files.get(wanted)
         if path is None:
             raise ValueError(f"there is no mask {wanted} in {self.place}")
-        return as_channels(whole(path)[None], 1)[0] >= 128
+        x = whole(path)
+        if len(x) in (2, 4):  # what is transparent is black, whatever colour lies below
+            x = x[:-1] * (x[-1:] >= 128)
+        return as_channels(x[None], 1)[0] >= 128
 
 
 def ending(key: str, format: str) -> str:

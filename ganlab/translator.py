@@ -11,7 +11,6 @@ from ganlab.data.decode import MOST_PIXELS
 from ganlab.data.images import as_channels
 from ganlab.degrade import Hole
 from ganlab.metrics.fit import as_shown
-from ganlab.phase import Batch, full, wrap
 from ganlab.rng import IndexedRNG
 from ganlab.tasks import Segment
 from ganlab.tiles import mirrored, tiled
@@ -25,24 +24,33 @@ class Translator:
     tile are made in tiles that overlap. G says by `multiple` that it takes any size whose sides that divides; without,
     it is only shown tiles of the size that it was trained at.
 
-    tile      pixels of a tile's sides, rounded down to G's multiple; None: images are translated whole
+    tile      pixels of a tile's sides, rounded down to G's multiple; None: images are translated whole. Where G makes
+              images larger, pixels of what it makes, as `overlap`
     overlap   pixels that neighbouring tiles share, rounded up to it; pixels that depend on none further away than a
               quarter of that are the same as of the whole image
     degrade   images are whole, and the task's degradation is applied to them first
     seed      of what is random in that
+    back      by the way back: from images like the reals to images like the inputs
 
     Raises:
         ValueError: G can't be applied to images, or not so
     """
 
     def __init__(
-        self, sampler: Sampler, tile: int | None = 1024, overlap: int = 128, degrade: bool = False, seed: int = 0
-    ):
+        self, sampler: Sampler, tile: int | None = 1024, overlap: int = 128, degrade: bool = False, seed: int = 0,
+        back: bool = False,
+    ):  # fmt: skip
         self.sampler, self.task, self.seed, self.noted = sampler, sampler.task, seed, False
         if not hasattr(self.task, "show_inputs"):
-            raise ValueError("this generator starts from noise, not from images: python -m ganlab.sample shows its own")
+            noise = "starts from noise, not from images: python -m ganlab.sample shows its own"
+            raise ValueError(f"this generator {noise if hasattr(self.task, 'draw') else 'makes no images of images'}")
         self.shape = sampler.arguments.get("shape")
         inputs = sampler.arguments.get("inputs") or self.shape
+        if back and not hasattr(sampler.G, "back"):
+            raise ValueError(
+                f"back=true: {type(sampler.G).__name__} knows one way only, leave back out; model=cyclegan learns both"
+            )
+        self.G, inputs = (sampler.G.back, self.shape) if back else (sampler.G, inputs)
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 3:
             raise ValueError(
                 f"{type(sampler.G).__name__} does not say what it starts from: its arguments should be called shape "
@@ -56,21 +64,7 @@ class Translator:
         self.makes = ("classes", "colors") if isinstance(self.task, Segment) else ("",)  # keys of `pictures`
         self.channels, *trained = inputs
         self.multiple = getattr(sampler.G, "multiple", None)
-        step = self.multiple or 1
-        self.tile: tuple[int, int] | None = None
-        self.overlap = min(overlap, *(side // 2 for side in trained))
-        if self.multiple is None:
-            self.tile = (trained[0], trained[1])
-        else:
-            self.overlap = up(overlap, step)
-            if tile is not None:
-                self.tile = (tile // step * step, tile // step * step)
-        if self.tile is not None and min(self.tile) < max(2 * self.overlap, 1):
-            least = up(max(2 * self.overlap, LEAST), step)
-            raise ValueError(
-                f"tile={tile}: this G takes sides that are multiples of {step}, so overlap={overlap} becomes "
-                f"{self.overlap}, and a tile must have twice that: set tile={least} or more, or tile=null"
-            )
+        self.tile: tuple[int, int] | None = None if self.multiple else (trained[0], trained[1])
         size = self.padded(1, 1)
         try:
             made = self.made(torch.zeros(self.channels, *size))
@@ -83,6 +77,20 @@ class Translator:
             raise ValueError(
                 f"{type(sampler.G).__name__} makes {list(made.shape[1:])} of {list(size)}: sizes must be the same, or "
                 "a multiple"
+            )
+
+        step = self.multiple or 1
+        self.overlap = min(overlap, *(side // 2 for side in trained))
+        if self.multiple is not None:
+            self.overlap = up(overlap // self.scale, step)
+            side = None if tile is None else tile // self.scale // step * step
+            self.tile = None if side is None else (side, side)
+        if self.tile is not None and min(self.tile) < max(2 * self.overlap, 1):
+            least = up(max(2 * self.overlap, LEAST), step)
+            raise ValueError(
+                f"tile={tile}: this G takes sides that are multiples of {step}, so overlap={overlap} becomes "
+                f"{self.overlap * self.scale}, and a tile must have twice that: set tile={least * self.scale} or more, "
+                "or tile=null"
             )
 
     # ----------------------------------------------------------------------------------------------------- what goes in
@@ -131,10 +139,7 @@ class Translator:
     @torch.no_grad()
     def made(self, inputs: Tensor) -> Tensor:
         """What G makes of one image [channels, h, w] of a size that it takes: float [c, h', w'], on the CPU."""
-        x = inputs[None].to(self.sampler.device, self.sampler.dtype)
-        nothing = x.new_zeros((1, *x.shape[2:]), dtype=torch.int64)  # in place of a target
-        fake, _ = self.task.play(self.sampler.G, Batch(x, nothing))
-        return full(wrap(fake).fake)[0].cpu()
+        return self.task.made(self.G, inputs[None].to(self.sampler.device, self.sampler.dtype))[0].cpu()
 
     def strips(self, inputs: Tensor) -> Iterator[Tensor]:
         """What G makes of an image [channels, h, w] of any size: float, in strips from the top."""

@@ -154,7 +154,7 @@ class Kept:
 
     def __init__(self, rounds):
         self.all = {key: torch.cat([batch[key] for batch in rounds]) for key in rounds[0]}
-        self.real, self.label = self.all["real"], self.all["label"]
+        self.real, self.label = self.all["real"], self.all.get("label")
 
     def __len__(self):
         return len(self.real)

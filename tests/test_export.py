@@ -14,17 +14,19 @@ import safetensors.torch
 import torch
 from composing import composed, group
 from hydra.utils import get_object
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 import ganlab
 from ganlab import checkpoint, formats
 from ganlab.checkpoint import Sampler
 from ganlab.export import export
 from ganlab.models import dcgan
+from ganlab.phase import Batch, wrap
 from ganlab.sample import sample
-from ganlab.settings import build, drop_settings_of_what_was_removed
+from ganlab.settings import build, complete, drop_settings_of_what_was_removed
 from ganlab.tasks import Generate
 
 NARROW = ["generator.z_dim=8", "generator.w_dim=8", "generator.mapping=1"]
@@ -36,8 +38,7 @@ def run_of(folder, model="mlp", *overrides, shape=(1, 16, 16), seen=64_000, **da
     """A run's folder with the checkpoint of an untrained model: (path, its GAN)."""
     cfg = composed(f"model={model}", "experiment=tiny", *overrides)
     facts = {"shape": list(shape), "classes": 10, "class_names": None, "frequencies": None, "several": False}
-    with open_dict(cfg):
-        cfg.data.update(facts | data)
+    complete(cfg, {"inputs": list(shape)} | facts | data)
     drop_settings_of_what_was_removed(cfg, overrides)
     settings = OmegaConf.to_container(cfg, resolve=True)
     gan = build(settings)
@@ -57,7 +58,8 @@ def starts_from_noise(model):
     return hasattr(get_object(composed(f"model={model}", "experiment=tiny").task._target_), "draw")
 
 
-NOISE = [model for model in group("model") if starts_from_noise(model)]  # of others there are no files for others yet
+NOISE = [model for model in group("model") if starts_from_noise(model)]
+IMAGES = [model for model in group("model") if not starts_from_noise(model)]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,57 @@ def test_every_model_comes_back_bit_for_bit(tmp_path, model):
     assert torch.equal(torch.get_rng_state(), state)  # the user's own random numbers are left alone
     assert not sampler.G.training
     assert not any(p.requires_grad for p in sampler.G.parameters())
+
+
+@pytest.mark.parametrize("model", IMAGES)
+def test_every_model_that_starts_from_images_comes_back_bit_for_bit(tmp_path, model):
+    """With what its task does to what G makes, and without a preview, for which there are no images."""
+    path, gan = run_of(tmp_path, model)
+    folder = export(str(path))
+    batch = {"inputs": torch.rand(2, 1, 16, 16), "real": torch.rand(2, 1, 16, 16)}
+    gan.to(memory_format=torch.contiguous_format)
+    again, expected = (tree_leaves(x.reconstruct(batch)["fake"])[0] for x in (ganlab.load(folder), gan))
+    assert torch.equal(again, expected)
+    assert {file.name for file in folder.iterdir()} == {"card.json", "model.safetensors"}
+
+
+FROM_IMAGES = [
+    ("srresnet", ["generator.residual=true"], {}),  # begins at the enlargement
+    ("pix2pix", ["task=segment", "terms=[cross_entropy]", "generator.tanh=false"], {"maps": True}),  # probabilities
+]
+
+
+@pytest.mark.parametrize(("model", "overrides", "data"), FROM_IMAGES, ids=lambda x: x if isinstance(x, str) else "")
+def test_other_programs_make_the_same_of_an_image(tmp_path, model, overrides, data):
+    check_images(tmp_path, model, *overrides, **data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", IMAGES)
+def test_every_model_that_starts_from_images_in_every_format(tmp_path, model):
+    check_images(tmp_path, model)
+
+
+def check_images(folder, model, *overrides, **data):
+    """As below, of what the task shows: holes are filled in what is known, scores of classes are probabilities."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path, gan = run_of(folder, model, *overrides, **data)
+    for kind in ("onnx", "torch_export"):
+        out = export(str(path), kind)
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    program = torch.export.load(out / "model.pt2").module()
+    card = json.loads((out / "card.json").read_text())
+    shape = card["inputs"]["image"]["shape"][1:]
+    assert card["output"]["range"] == [0 if data else -1, 1]
+    for n in (1, 7):
+        x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(n)) * 2 - 1
+        target = torch.zeros(n, 16, 16, dtype=torch.int64) if data else torch.zeros(n, 1, 16, 16)
+        with torch.no_grad():
+            expected = wrap(gan.task.play(gan.G_ema.eval(), Batch(x, target))[0]).fake
+        (images,) = session.run(["images"], {"image": x.numpy()})
+        assert list(images.shape[1:]) == card["output"]["shape"][1:]
+        assert np.abs(images - expected.numpy()).max() <= 1e-4
+        assert (program(x) - expected).abs().max() <= 1e-4
 
 
 def check_formats(folder, model, *overrides, **data):

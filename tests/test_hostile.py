@@ -470,7 +470,7 @@ HOSTILE = {
 TEXT = {
     "resume", "finetune", "monitor", "folder", "path", "save_dir", "name", "version", "outputs", "output", "data",
     "strategy", "precision", "devices", "policy", "net", "layer", "weights", "checksum", "root", "attributes", "action",
-    "source", "target", "test",
+    "source", "target", "test", "held_out", "label", "charset", "separator",
 }  # fmt: skip
 GROUPS = {"terms", "augment", "scores", "callbacks", "logger"}
 NODES = {"adam", "start", "stop", "networks", "G", "D", "speed", "optimizer", "metrics", "data", "trainer", "paths"}
@@ -514,6 +514,9 @@ def put(node, path, value):
         ["model=pix2pix", "task=inpaint_free"],
         ["data=mnist_inverted", "model=cyclegan"],
         ["data=folder", "model=esrgan"],
+        ["data=sounds", "model=cwavegan"],
+        ["model=gain", "data=table"],
+        ["model=ctgan"],
         [
             "model=infogan",
             "+terms=[gp,cr,lecam,path_length]",

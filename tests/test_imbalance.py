@@ -138,7 +138,7 @@ def test_refused_with_the_fix(tmp_path):
             sets.Digits(imbalance=ratio)
 
 
-UNLABELLED = ("toy", "pairs", "side_by_side", "label_maps", "unpaired", "mnist_inverted")
+UNLABELLED = ("toy", "pairs", "side_by_side", "label_maps", "unpaired", "mnist_inverted", "sentences", "text")
 SETS = [name for name in group("data") if name not in UNLABELLED]
 
 

@@ -9,7 +9,9 @@ import pytest
 
 HOME = Path(__file__).parent.parent / "ganlab"
 FILES = {str(p.relative_to(HOME)): ast.parse(p.read_text()) for p in sorted(HOME.rglob("*.py"))}
-LEAVES = {f"ganlab.{name}" for name in ("files", "rng", "schedule", "signals", "weights")}  # import one another only
+LEAVES = {
+    f"ganlab.{name}" for name in ("columns", "files", "rng", "schedule", "signals", "spectra", "weights")
+}  # import one another only
 
 
 def imports(tree):
@@ -43,11 +45,13 @@ def test_models_know_tensors_only(file):
     [
         f
         for f in FILES
-        if f in ("losses.py", "pool.py", "ema.py", "augment.py", "ada.py") or f.startswith(("terms/", "tasks/"))
+        if f in ("losses.py", "pool.py", "policy.py", "ema.py", "augment.py", "ada.py")
+        or f.startswith(("terms/", "tasks/"))
     ],
 )
 def test_losses_terms_tasks_know_a_phase_only(file):
     more = {"ada.py": {"ganlab.nn.filters", "ganlab.augment"}, "pool.py": {"ganlab.losses"}}
+    more["policy.py"] = more["pool.py"]
     more |= {f: {"ganlab.media", "ganlab.tasks"} for f in FILES if f.startswith("tasks/")}
     known = ("ganlab.phase", "ganlab.gradient", "ganlab.terms", *more.get(file, ()), *LEAVES)
     assert within(own(FILES[file]), *known)
@@ -122,7 +126,10 @@ def test_hydra_is_for_entries_only(file):
         "evaluate.py",
         "project.py",
         "translate.py",
+        "impute.py",
         "analyze.py",
+        "balance.py",
+        "baseline.py",
         "export.py",
         "check.py",
         "sweep.py",
@@ -179,6 +186,6 @@ def test_the_core_can_be_read_in_one_sitting(file, most):
 def test_nothing_heavy_is_imported_before_the_config_is_composed():
     """The command line answers at once."""
     heavy = "{'torch', 'lightning', 'numpy'} & set(sys.modules)"
-    entries = "train", "sample", "project", "translate", "analyze", "export", "sweep"
+    entries = "train", "sample", "project", "translate", "impute", "analyze", "export", "sweep", "baseline", "balance"
     code = f"import sys, {', '.join(f'ganlab.{name}' for name in entries)}; print(*({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

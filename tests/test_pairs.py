@@ -126,6 +126,32 @@ def test_what_does_not_match_is_named(tmp_path, change, message):
         Pairs(str(tmp_path), size=8).split("train")
 
 
+def test_what_can_not_be_read_is_left_out_with_its_partner(tmp_path, capsys):
+    """Both are gone, named and counted, from training and from a list of test names; only if that was asked for, and a
+    partner that was never there is still missed."""
+    root = folders(tmp_path)
+    (tmp_path / "source" / "1.png").write_bytes(b"")
+    (tmp_path / "target" / "4.png").write_bytes((tmp_path / "target" / "4.png").read_bytes()[:-30])
+    with pytest.raises(Unavailable, match=r"1.png can't be read.*data.on_bad=skip"):
+        Pairs(root).split("train")
+    data = Pairs(root, on_bad="skip").split("train").take(torch.arange(4))
+    assert data["inputs"][:, 0, 0, 0].tolist() == [0, 2, 3, 5]
+    assert data["real"][:, 0, 0, 0].tolist() == [100, 102, 103, 105]
+    said = capsys.readouterr().out
+    assert said.count("1 of 6 can't be read and are left out") == 2
+    assert "2 whose partner can't be read are left out, too: 1, 4" in said
+    (tmp_path / "test.txt").write_text("4\n5\n")
+    listed = Pairs(root, on_bad="skip", test="test.txt")
+    assert (len(listed.split("train")), len(listed.split("test"))) == (3, 1)
+    alone = Unpaired(root, source="source", target="target", on_bad="skip").split("train")
+    assert [len(part) for part in alone.parts.values()] == [5, 5]
+    (tmp_path / "target" / "3.png").unlink()
+    with pytest.raises(Unavailable, match=r"no partner in \S*target for 3 of"):
+        Pairs(root, on_bad="skip").split("train")
+    with pytest.raises(ValueError, match=r"data.on_bad='no'"):
+        Pairs(root, on_bad="no").split("train")
+
+
 def test_endings_may_differ_and_subfolders_count(tmp_path):
     for i in range(2):
         picture(tmp_path / "source" / "sub" / f"{i}.png", i)

@@ -10,6 +10,7 @@ import pytest
 
 from ganlab.callbacks.curves import CSVFile
 from ganlab.callbacks.saving import SaveCheckpoint
+from ganlab.checks import check_resume
 from ganlab.resume import go_on, logged, quoted
 from ganlab.signals import Interrupted, Signals, requeue
 
@@ -102,6 +103,15 @@ def test_hydra_reads_any_folder_back(name):
 
 
 # ------------------------------------------------------------------------------------------------------------- curves
+
+
+def test_a_moved_file_of_weights_is_found_by_its_new_name():
+    """Where features come from may have moved; what they are compared in may not change."""
+    then = {"terms": {"content": {"net": "vgg19", "weights": "old.pth"}}}
+    now = lambda **new: {"resume": "run", "terms": {"content": then["terms"]["content"] | new}}
+    check_resume(then, now(weights="new.pth"))
+    with pytest.raises(ValueError, match=r"terms.content.net was vgg19 and is vgg16 now"):
+        check_resume(then, now(weights="new.pth", net="vgg16"))
 
 
 def test_curves_go_on_from_where_the_checkpoint_was_written(tmp_path):

@@ -27,8 +27,8 @@ def fast(model, **speed):
 def test_the_fast_path_makes_the_plain_paths_weights(model, number):
     """channels_last and, where nothing speaks against it, one look of D: to the rounding of float64."""
     off = {"together": "false", "speed.channels_last": "false"}
-    plain = play(fast(model, **off).double(), number, SHAPE, precision="64-true")
-    quick = play(fast(model).double(), number, SHAPE, precision="64-true")
+    plain = play(model, fast(model, **off).double(), number, SHAPE, precision="64-true")
+    quick = play(model, fast(model).double(), number, SHAPE, precision="64-true")
     if model in TOGETHER:
         assert any(quick.together.found.values()) is TOGETHER[model]
     kernels = [p for p in quick.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]

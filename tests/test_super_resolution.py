@@ -9,6 +9,7 @@ import torch
 import torchvision
 from composing import composed, prepared
 from made import noise_images, squeezenet_file
+from omegaconf import OmegaConf
 from PIL import Image
 from play import phase, play
 from torch import nn
@@ -296,3 +297,11 @@ def test_the_experiments_are_what_they_say(folder):
         settings = prepared(*given)
         assert settings["generator"]["inputs"] == [3, 8, 8]
         assert settings["data"]["crop"] == "random"
+
+
+@pytest.mark.parametrize("model", ["srresnet", "srgan", "esrgan"])
+def test_scores_leave_out_the_usual_border(model):
+    """As many pixels as the scale, on Y; none where nothing is enlarged."""
+    for given, border in (((), 4), (("task.degradation.scale=2",), 2), (("task=denoise",), 0)):
+        scores = OmegaConf.to_container(composed(f"model={model}", *given).scores, resolve=True)
+        assert [(scores[k]["luma"], scores[k]["border"]) for k in ("psnr", "ssim")] == [(True, border)] * 2

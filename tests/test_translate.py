@@ -1,19 +1,24 @@
 """From images to images: tasks, degradations, terms and pix2pix's networks."""
 
+import inspect
 import io
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from composing import composed
 from PIL import Image
 from play import phase, trainer
 from torch import nn
 
-from ganlab import degrade
+from ganlab import degrade, tasks
 from ganlab.augment import DiffAugment, InstanceNoise
 from ganlab.checkpoint import Sampler
+from ganlab.conf import CONF
 from ganlab.gan import GAN
 from ganlab.losses import NonSaturating
 from ganlab.models import pix2pix
@@ -149,6 +154,8 @@ def test_what_d_compares_is_not_moved_apart():
 def test_d_and_task_agree_on_what_d_is_told():
     with pytest.raises(ValueError, match=r"task.conditional=true and discriminator.inputs=null"):
         game(Translate(), discriminator=pix2pix.Discriminator([3, 16, 16], width=4))
+    with pytest.raises(ValueError, match=r"generator.tanh=true .*: set generator.tanh=false"):
+        game(Segment(conditional=False), generator=pix2pix.Generator([3, 16, 16], width=4))
     with pytest.raises(ValueError, match=r"takes one argument only: set task.conditional=false"):
         game(Translate(), discriminator=nn.Conv2d(3, 1, 4))
 
@@ -156,7 +163,7 @@ def test_d_and_task_agree_on_what_d_is_told():
 @pytest.mark.parametrize(
     ("task", "facts", "message"),
     [
-        (Translate(), {"shape": [3, 8, 8]}, "learns from pairs.*task=restore"),
+        (Translate(), {"shape": [3, 8, 8]}, "learns from pairs.*task=denoise"),
         (Translate(), {"shape": [3, 8, 8], "inputs": [3, 8, 8], "maps": True}, "task=segment"),
         (Translate(), {"shape": [3, 8, 8], "inputs": [3, 8, 8], "partners": False}, "learns from pairs"),
         (Segment(), {"shape": [3, 8, 8], "inputs": [3, 8, 8]}, "data=label_maps"),
@@ -293,6 +300,14 @@ def test_grey_is_luma():
     assert degrade.Grayscale()(x, rng(1)).item() == pytest.approx(0.299 - 0.114)
 
 
+def test_colours_are_added_and_grey_stays():
+    """Whatever G makes, what is seen of it has the luma that was handed in, and the differences of its channels."""
+    inputs, fake = images(2, 1, seed=1), images(2, 3, seed=2)
+    made = degrade.Grayscale().merged(inputs, fake)
+    assert torch.allclose(degrade.Grayscale()(made, rng(2)), inputs, atol=1e-6)
+    assert torch.allclose(made[:, 0] - made[:, 2], fake[:, 0] - fake[:, 2], atol=1e-6)
+
+
 def test_holes_are_grey_told_of_and_filled():
     x, fake = images(), torch.full((4, 3, 16, 24), 0.5)
     for hole in (degrade.Center(), degrade.Blocks(), degrade.FreeForm()):
@@ -327,3 +342,28 @@ def test_a_stroke_is_as_wide_as_the_brush():
 def test_refused_degradations(make):
     with pytest.raises(ValueError, match=r"task\.degradation"):
         make()
+
+
+def test_what_is_refused_is_told_of_options_that_are_there():
+    """A message that says task=x, model=x or data=x gives advice that can be followed."""
+    said = set(re.findall(r"\b(task|model|data)=([a-z_0-9]+)\b", inspect.getsource(tasks)))
+    assert len(said) > 10
+    assert [f"{group}={name}" for group, name in said if not (Path(CONF) / group / f"{name}.yaml").is_file()] == []
+
+
+def test_each_image_has_a_jpeg_quality_of_its_own():
+    """Between the two: a lower quality leaves fewer bytes, so of one image in many samples not all can be alike."""
+    one = images(1, 3, (16, 16), 0).expand(8, -1, -1, -1)
+    made = degrade.JPEG((5, 95))(one, rng(8))
+    known = torch.cat([degrade.JPEG(q)(one[:1], rng(1)) for q in range(5, 96)])
+    assert all((known == x).flatten(1).all(1).any() for x in made)
+    assert len({x.numpy().tobytes() for x in made}) > 4
+
+
+def test_the_weights_of_pix2pix_are_the_papers():
+    """Section 3.3: D's loss counts half, L1 100 times, and Adam has 0.5; one image at a time."""
+    cfg = composed("model=pix2pix")
+    game = {"D": cfg.loss.weight.D, "G": cfg.loss.weight.G, "l1": cfg.terms.l1.weight}
+    assert game == {"D": 0.5, "G": 1.0, "l1": 100.0}
+    assert (cfg.adam.lr, list(cfg.adam.betas), cfg.data.batch_size) == (2e-4, [0.5, 0.999], 1)
+    assert (cfg.generator.dropout, cfg.generator.width, cfg.discriminator.width) == (0.5, 64, 64)

@@ -16,7 +16,7 @@ from torch import nn
 from ganlab import checkpoint, degrade
 from ganlab.checkpoint import AtomicIO, Sampler
 from ganlab.files import Unavailable
-from ganlab.models import dcgan, pix2pix
+from ganlab.models import dcgan, esrgan, pix2pix, srgan
 from ganlab.rng import IndexedRNG
 from ganlab.settings import drop_settings_of_what_was_removed
 from ganlab.tasks import Generate, Restore, Segment, Translate
@@ -48,6 +48,21 @@ class Picky(Inverse):
     def forward(self, x):
         assert x.shape[2:] == (8, 8)
         return super().forward(x)
+
+
+class TwoWays(Inverse):
+    """There the negative in colour, back the middle of grey."""
+
+    def __init__(self, shape, inputs):
+        super().__init__(shape, inputs)
+        self.back = Zero(inputs)
+
+
+class Zero(Inverse):
+    """An image without light or shade."""
+
+    def forward(self, x):
+        return 0 * super().forward(x)
 
 
 class Average(Inverse):
@@ -211,6 +226,20 @@ def test_a_sheet_shows_before_and_after(tmp_path):
     )
 
 
+def test_back_is_the_other_network(tmp_path):
+    """From one channel to three there, from three to one back: each way starts from its own."""
+    x = picture(tmp_path / "in" / "a.png", "RGBA")
+    kind = {"_target_": "ganlab.tasks.TranslateUnpaired"}
+    path = stored(tmp_path, kind, TwoWays, shape=(3, 8, 8), inputs=(1, 8, 8))
+    grey = np.array(Image.fromarray(over_white(x)).convert("L")).astype(int)
+    there = used(tmp_path, path, output=str(tmp_path / "there"))["a.png"]
+    assert np.abs(there[..., :3].astype(int) - (255 - grey)[..., None]).max() <= 1
+    back = used(tmp_path, path, back=True)["a.png"]
+    assert back.shape == (9, 12, 2)
+    assert set(back[..., 0].flatten()) <= {127, 128}
+    assert np.array_equal(back[..., 1], x[..., 3])
+
+
 # -------------------------------------------------------------------------------------------------------------- repair
 
 
@@ -224,6 +253,33 @@ def test_what_is_transparent_is_filled_in_and_nothing_else_changes(tmp_path):
     assert made.shape == (9, 12, 3)
     assert np.array_equal(made[~hole], x[~hole][:, :3])
     assert set(made[hole].flatten()) <= {127, 128}  # the negative of the grey that G was shown there
+
+
+def test_what_is_more_than_half_transparent_is_missing(tmp_path):
+    x = picture(tmp_path / "in" / "a.png", "RGBA")
+    x[..., 3] = np.arange(x[..., 3].size).reshape(x.shape[:2]) + 74  # 74 to 181
+    Image.fromarray(x).save(tmp_path / "in" / "a.png")
+    Image.fromarray(over_white(x)).save(tmp_path / "in" / "whole.png")
+    path = stored(tmp_path, task("Restore.Center"), inputs=(4, 8, 8))
+    made = used(tmp_path, path)
+    assert set(made) == {"a.png", "before_after.png"}
+    assert np.array_equal((made["a.png"] != over_white(x)).any(-1), x[..., 3] < 128)
+
+
+def test_masks_may_be_drawn_on_transparent_paper(tmp_path):
+    """White strokes and nothing else: what is transparent is not missing. Two masks of one name are refused."""
+    x = picture(tmp_path / "in" / "a.png")
+    hole = np.full((9, 12, 4), 255, np.uint8)
+    hole[..., 3] = 0
+    hole[2:5, 3:7, 3] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(hole).save(tmp_path / "masks" / "a.png")
+    path = stored(tmp_path, task("Restore.Center"), inputs=(4, 8, 8))
+    made = used(tmp_path, path, mask=str(tmp_path / "masks"))["a.png"]
+    assert np.array_equal((made != x).any(-1), hole[..., 3] > 0)
+    Image.fromarray(hole).save(tmp_path / "masks" / "a.webp", lossless=True)
+    with pytest.raises(ValueError, match=r"which one is meant, .*a.png or .*a.webp"):
+        used(tmp_path, path, mask=str(tmp_path / "masks"))
 
 
 def test_holes_may_be_given_as_masks(tmp_path, capsys):
@@ -252,10 +308,13 @@ def test_holes_may_be_given_as_masks(tmp_path, capsys):
 
 
 def test_grey_images_are_coloured_whether_they_are_stored_grey_or_not(tmp_path):
+    """The luma stays; the colours of this G are none."""
     x = picture(tmp_path / "in" / "a.png")
     grey = np.array(Image.fromarray(x).convert("L")).astype(int)
-    made = used(tmp_path, stored(tmp_path, task("Restore.Grayscale"), inputs=(1, 8, 8)))["a.png"].astype(int)
-    assert np.abs(made - (255 - grey)[..., None]).max() <= 1  # Pillow's luma is ITU-R 601, too
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "in" / "b.png")
+    made = used(tmp_path, stored(tmp_path, task("Restore.Grayscale"), inputs=(1, 8, 8)))
+    for name in ("a.png", "b.png"):
+        assert np.abs(made[name].astype(int) - grey[..., None]).max() <= 1  # Pillow's luma is ITU-R 601, too
 
 
 def test_one_can_look_at_what_the_model_repairs(tmp_path):
@@ -330,6 +389,25 @@ def test_tiles_are_the_whole_image_and_if_not_that_is_said():
     assert translator.note(70, 90) is None
 
 
+@pytest.mark.parametrize("family", [srgan, esrgan])
+def test_what_enlarges_sees_images_whole(family):
+    """Networks of super-resolution take any size; a tile has so many pixels of what comes out."""
+    torch.manual_seed(0)
+    G = family.Generator([3, 16, 16], [3, 8, 8], width=8, blocks=1)
+    torch.nn.init.normal_((G.last if family is srgan else G.last[-1]).weight, std=0.3)
+    one = sampler(G.eval(), Restore(degrade.Downscale(2)), shape=[3, 16, 16], inputs=[3, 8, 8])
+    x = torch.randint(0, 256, (3, 37, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    translator = Translator(one)
+    assert (translator.tile, translator.overlap) == ((512, 512), 64)
+    with torch.no_grad():
+        expected = G(x[None] / 127.5 - 1)[0].clamp(-1, 1)
+    assert expected.std() > 0.05
+    assert (translator.translated(x)[""] / 127.5 - 1 - expected).abs().max() <= 0.5 / 127.5 + 1e-5
+    assert Translator(one, tile=64, overlap=32).sides(37, 50) == (32, 32)
+    with pytest.raises(ValueError, match=r"tile=32: .* becomes 32, .* set tile=64 or more"):
+        Translator(one, tile=32, overlap=32)
+
+
 def test_what_would_have_too_many_pixels_is_left_out(tmp_path, monkeypatch):
     """An image that can be read may become one that can't."""
     picture(tmp_path / "in" / "a.png")
@@ -347,6 +425,7 @@ def test_what_would_have_too_many_pixels_is_left_out(tmp_path, monkeypatch):
     [
         ("Translate", {"degrade": True}, "Translate has no degradation"),
         ("Translate", {"mask": "in"}, "this generator fills no holes"),
+        ("Translate", {"back": True}, "back=true: Inverse knows one way only"),
         ("Restore.Center", {"mask": "in", "degrade": True}, "degrade=true makes its own"),
         ("Restore.Center", {"mask": "nowhere"}, "mask=nowhere: there is no such image"),
         ("Translate", {"input": "nowhere"}, "input=nowhere: there is no such image"),
@@ -409,7 +488,7 @@ COMMANDS = [shlex.split(line)[2:] for line in DOCS.splitlines() if line.startswi
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_the_docs_commands_compose(command):
     module, *overrides = command
-    first = [o.split(",")[0] for o in overrides if o != "-m"]  # of a sweep
+    first = [o.split(",")[0] for o in overrides if o != "-m"] if "-m" in overrides else overrides
     assert composed(*first, name=module.partition(".")[2] or "train")
 
 

@@ -279,6 +279,24 @@ def test_rules_that_read_curves(rule, curve, law, tmp_path):
     assert len(lines) == 1
 
 
+class Late(Curve):
+    """A curve that begins at 8 kimg."""
+
+    def on_train_batch_end(self, trainer, gan, *_):
+        if gan.seen > 8000:
+            super().on_train_batch_end(trainer, gan)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_gradients_are_compared_with_those_of_the_same_game(begins, tmp_path):
+    """Where a term begins, as that of D after G was trained alone, they may have any size."""
+    grown = Curve("gradient_norm/G", lambda kimg: 1000.0 if kimg > 8 else 1.0)
+    term = (Late if begins else Curve)("loss/G/content", lambda kimg: 1.0)
+    data = torch.utils.data.DataLoader(batches(200, 100), batch_size=None)
+    trainer(callbacks=[grown, term, watchdog(tmp_path)]).fit(game(optimizer=ADAM), data)
+    assert (tmp_path / "health.jsonl").exists() == (not begins)
+
+
 def test_d_that_wins_is_said(tmp_path):
     told = watched(game_of_digits(), digits(), 5, tmp_path, probe=1.0, strong={"limit": 0.5, "patience": 2})
     assert "G learns little" in told["strong"]["says"]

@@ -6,7 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ganlab.models import began, biggan, infogan, msggan, progan, resnet, stylegan2
+from ganlab.models import (
+    began,
+    biggan,
+    cyclegan,
+    esrgan,
+    infogan,
+    msggan,
+    pix2pix,
+    progan,
+    resnet,
+    srgan,
+    stylegan2,
+)
 
 SIX = {"dtype": torch.float64}
 
@@ -270,3 +282,98 @@ def test_generators_end_in_norm_relu_convolution_tanh(model):
     G.norm.register_forward_hook(lambda layer, args, out: seen.append(out))
     x = G(torch.randn(2, 8, **SIX))
     assert torch.allclose(x, F.conv2d(seen[0].clamp(min=0), G.out.weight, G.out.bias, padding=1).tanh())
+
+
+# ------------------------------------------------------------------------------------------- from images to images
+
+
+def normed(x, weight, bias):
+    """Instance norm."""
+    mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt() * weight.view(-1, 1, 1) + bias.view(-1, 1, 1)
+
+
+def test_srresnet():
+    """Ledig et al. 2017, figure 4: what went into the blocks is added to what comes out of them all."""
+    net = lively(srgan.Generator([3, 12, 16], [3, 6, 8], width=4, blocks=2, norm="instance"))
+    p, x = parameters(net), torch.randn(2, 3, 6, 8, **SIX)
+    conv = lambda t: normed(F.conv2d(t, next(p), padding=1), next(p), next(p))
+    h = first = F.prelu(F.conv2d(x, next(p), next(p), padding=4), next(p))
+    for _ in range(2):
+        h = h + conv(F.prelu(conv(h), next(p)))
+    h = F.conv2d(first + conv(h), next(p), next(p), padding=1)
+    h = F.prelu(F.pixel_shuffle(h, 2), next(p))
+    assert torch.allclose(net(x), F.conv2d(h, next(p), next(p), padding=4))
+    assert next(p, None) is None
+
+
+def test_rrdbnet():
+    """Wang et al. 2018, figures 3 and 4, beta being 0.2 at both levels."""
+    net = lively(esrgan.Generator([3, 12, 16], [3, 6, 8], width=4, blocks=2))
+    p, x = parameters(net), torch.randn(2, 3, 6, 8, **SIX)
+    conv = lambda t: F.conv2d(t, next(p), next(p), padding=1)
+
+    def dense(h):
+        maps = [h]
+        for _ in range(4):
+            maps.append(leaky(conv(torch.cat(maps, 1))))
+        return h + 0.2 * conv(torch.cat(maps, 1))
+
+    h = first = conv(x)
+    for _ in range(2):
+        h = h + 0.2 * dense(dense(dense(h)))
+    h = leaky(conv((first + conv(h)).repeat_interleave(2, 2).repeat_interleave(2, 3)))
+    assert torch.allclose(net(x), conv(leaky(conv(h))))
+    assert next(p, None) is None
+
+
+def test_rrdbnet_begins_near_the_identity():
+    """Section 3.1, "smaller initialization": a tenth of what He et al. give."""
+    for layer in esrgan.RRDB(32, 32).modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            expected = 0.1 * math.sqrt(2 / (9 * layer.in_channels))
+            assert abs(layer.weight.std().item() / expected - 1) < 0.1
+
+
+def test_unet():
+    """Isola et al. 2017, appendix 6.1, at 16x16 with four halvings: skips join maps of one size; no norm in the first
+    layer, nor of the single pixel."""
+    net = lively(pix2pix.Generator([3, 16, 16], [2, 16, 16], width=4)).eval()
+    p, x = parameters(net), torch.randn(2, 2, 16, 16, **SIX)
+    down = lambda t: normed(F.conv2d(leaky(t), next(p), None, 2, 1), next(p), next(p))
+    up = lambda t: normed(F.conv_transpose2d(F.relu(t), next(p), None, 2, 1), next(p), next(p))
+    a = F.conv2d(x, next(p), next(p), 2, 1)
+    c = down(b := down(a))
+    d = F.conv2d(leaky(c), next(p), next(p), 2, 1)
+    h = up(torch.cat([up(torch.cat([up(d), c], 1)), b], 1))
+    h = F.conv_transpose2d(F.relu(torch.cat([h, a], 1)), next(p), next(p), 2, 1)
+    assert torch.allclose(net(x), h.tanh())
+    assert next(p, None) is None
+
+
+def test_residual_generator_of_cyclegan():
+    """Zhu et al. 2017, appendix 7.2: c7s1, d, d, R, R, u, u, c7s1 with reflection, and nothing after a block's sum."""
+    net = lively(cyclegan.Generator([3, 16, 16], [2, 16, 16], width=4, blocks=2)).there
+    p, x = parameters(net), torch.randn(2, 2, 16, 16, **SIX)
+    mirror = lambda t, n: F.pad(t, (n, n, n, n), "reflect")
+    conv = lambda t, *how: normed(F.conv2d(t, next(p), None, *how), next(p), next(p))
+    h = F.relu(conv(mirror(x, 3)))
+    for _ in range(2):
+        h = F.relu(conv(h, 2, 1))
+    for _ in range(2):
+        h = h + conv(mirror(F.relu(conv(mirror(h, 1))), 1))
+    for _ in range(2):
+        h = F.relu(normed(F.conv_transpose2d(h, next(p), None, 2, 1, 1), next(p), next(p)))
+    assert torch.allclose(net(x), F.conv2d(mirror(h, 3), next(p), next(p)).tanh())
+    assert next(p, None) is None
+
+
+def test_patches():
+    """Isola et al. 2017, appendix 6.1.2: what D is told comes first; no norm in the first layer."""
+    net = lively(pix2pix.Discriminator([3, 32, 32], [2, 32, 32], width=4, layers=2))
+    p, x, told = parameters(net), torch.randn(2, 3, 32, 32, **SIX), torch.randn(2, 2, 32, 32, **SIX)
+    h = leaky(F.conv2d(torch.cat([told, x], 1), next(p), next(p), 2, 1))
+    for stride in (2, 1):
+        h = leaky(normed(F.conv2d(h, next(p), None, stride, 1), next(p), next(p)))
+    assert torch.allclose(net(x, told), F.conv2d(h, next(p), next(p), 1, 1))
+    assert next(p, None) is None

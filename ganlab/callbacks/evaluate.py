@@ -61,6 +61,7 @@ class Evaluate(Every):
         self.scorer.extractor.prepare(trainer.datamodule)
         data, device = trainer.datamodule, trainer.strategy.root_device
         facts, labels = data.facts(), told_one_label(gan.task)
+        self.split = data.reference
         classes = None if facts.get("several") else facts["classes"]
         if not hasattr(gan.task, "draw"):
             self.split = data.unseen()

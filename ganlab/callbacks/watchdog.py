@@ -196,7 +196,7 @@ class Watchdog(Every):
         self.rollbacks = 0  # so far
         self.said: dict[str, float] = {}  # rule: kimg at which it first spoke
         self.back: RollBack | None = None  # where the run comes from
-        self.norms: dict[str, list[float]] = {}  # the last gradient norms of each player
+        self.norms: dict[str, list[float]] = {}  # the last gradient norms of each player and what it minimised
         self.gaps: list[float] = []  # the last looks at overfitting
         self.top: dict[str, float] = {}  # recall and diversity so far
         self.armed: set[str] = set()  # players whose next move is to be measured
@@ -292,11 +292,13 @@ class Watchdog(Every):
         values = {"nan": float(sum(not math.isfinite(v) for v in watched))}
         growth = []
         for player in gan.players:
-            norm, past = latest.get(f"gradient_norm/{player}", math.nan), self.norms.setdefault(player, [])
+            norm = latest.get(f"gradient_norm/{player}", math.nan)
+            game = " ".join([player, *sorted(k for k in latest if k.startswith(f"loss/{player}/"))])
+            past = self.norms.setdefault(game, [])  # of another game, as before D begins, they tell nothing
             if math.isfinite(norm):
                 if len(past) >= 5 and any(past):
                     growth.append(norm / statistics.fmean(past))
-                self.norms[player] = [*past, norm][-20:]
+                self.norms[game] = [*past, norm][-20:]
         values |= {"gradients": max(growth)} if growth else {}
         for key, value in scores.items():
             if key.startswith("recall") and math.isfinite(value):

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -60,6 +60,7 @@ class Folder(Images):
             raise ValueError(f"data.on_bad={on_bad!r}: must be error or skip")
         self.attributes, self.attribute_names, self.on_bad, self.advice = attributes, attribute_names, on_bad, SKIP
         self.paths: Sequence[Path] = []
+        self.bad: Mapping[str, str] = {}  # of those that were left out, why
         self.labels: Any = None  # numbers, or vectors
 
     @property
@@ -87,7 +88,7 @@ class Folder(Images):
             if self.on_bad == "error":
                 name, reason = next(iter(about["bad"].items()))
                 refuse([Bad(self.root / name, reason)], len(found.names), self.advice, about["count"])
-            self.paths = found.names.but(set(about["bad"]))
+            self.bad, self.paths = about["bad"], found.names.but(set(about["bad"]))
             count, names = len(about["bad"]), len(found.names)
             tell(f"data.on_bad=skip: {count:,} of {names:,} can't be read and are left out, listed in {about['file']}")
         if found.links:

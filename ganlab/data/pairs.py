@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ganlab.data.decode import Bad, header, opened, reason_of, whole
-from ganlab.data.folder import Folder, OnDisk, tried
+from ganlab.data.folder import SKIP, Folder, OnDisk, tell, tried
 from ganlab.data.images import as_channels, cover
 from ganlab.data.rounds import GIB, DataModule, InMemory, Samples, Zipped, chosen, drawn
 from ganlab.files import Unavailable
@@ -57,6 +57,7 @@ class Pairs(DataModule):
                      otherwise, as scores do, sees all of an image
     test             what is kept for testing: a number of pairs, always the same choice; a text file, in `root` or
                      elsewhere, with a name in each line; with "{split}" what stands there, None: test
+    on_bad           "error": a file that can't be read is refused. "skip": it is left out, and its partner with it
 
     The others are DataModule's.
     """
@@ -68,6 +69,7 @@ class Pairs(DataModule):
         size: int | Sequence[int] | None = None, channels: int | None = None, source_channels: int | None = None,
         jitter: float = 0.0, test: int | str | None = None, batch_size: int = 1, flip: bool = False,
         memory: float = 4.0, workers: int = 2, rounds: int = 8, seed: int = 0, count: int | None = None,
+        on_bad: Literal["error", "skip"] = "error",
     ):  # fmt: skip
         super().__init__(batch_size, rounds, seed, flip, memory, workers, count)
         if root is None:
@@ -86,7 +88,7 @@ class Pairs(DataModule):
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 4):
             raise ValueError(f"data.size={list(self.size)}: must be one number or [height, width], at least 4 pixels")
         self.channels = {"inputs": source_channels, "real": channels}
-        self.jitter, self.test = jitter, test
+        self.jitter, self.test, self.on_bad = jitter, test, on_bad
         self._found: dict[Path, Folder] = {}
         self._shapes: dict[str, list[int]] = {}
 
@@ -101,8 +103,7 @@ class Pairs(DataModule):
         named = "train" if split == "train" else str(self.test or "test")
         path = self.root / self.places[side].replace("{split}", named)
         if path not in self._found:
-            found = Folder(str(path))
-            found.advice = ""
+            found = Folder(str(path), on_bad=self.on_bad)
             found.list()
             self._found[path] = found
         return self._found[path]
@@ -115,14 +116,20 @@ class Pairs(DataModule):
         """
         sides = {side: by_name(self.folder(side, split)) for side in self.places}
         if self.PARTNERS:
+            if lost := sorted(self.left_out(split) & (sides["inputs"].keys() ^ sides["real"].keys())):
+                tell(f"data.on_bad=skip: {len(lost):,} whose partner can't be read are left out, too: {few(lost)}")
+                sides = {side: {k: v for k, v in files.items() if k not in lost} for side, files in sides.items()}
             (a, inputs), (b, real) = ((self.folder(side, split).root, files) for side, files in sides.items())
             for one, other, alone in ((a, b, inputs.keys() - real.keys()), (b, a, real.keys() - inputs.keys())):
                 if alone:
-                    names, more = sorted(alone)[:3], f" and {len(alone) - 3:,} more" if len(alone) > 3 else ""
-                    raise Unavailable(f"no partner in {other} for {', '.join(names)}{more} of {one}")
+                    raise Unavailable(f"no partner in {other} for {few(sorted(alone))} of {one}")
         if "{split}" in self.places["inputs"]:
             return {side: list(files.values()) for side, files in sides.items()}
         return {side: [files[name] for name in self.names(list(files), split)] for side, files in sides.items()}
+
+    def left_out(self, split: str) -> set[str]:
+        """Names of files that can't be read, of either side."""
+        return {os.path.splitext(name)[0] for side in self.places for name in self.folder(side, split).bad}
 
     def names(self, names: list[str], split: str) -> list[str]:
         """Those of a split, where one folder holds both.
@@ -140,7 +147,7 @@ class Pairs(DataModule):
             kept, others = drawn(len(names), self.test, "test")
             return [names[i] for i in (kept if split == "test" else others)]
         listed = self.listed()
-        if missing := sorted(listed - set(names)):
+        if missing := sorted(listed - set(names) - self.left_out(split)):
             raise Unavailable(f"data.test={self.test}: it lists {', '.join(missing[:3])}, which {self.root} has not")
         return [name for name in names if (name in listed) == (split == "test")]
 
@@ -183,7 +190,7 @@ class Pairs(DataModule):
     # ----------------------------------------------------------------------------------------------------- the samples
 
     def on_disk(self, side: str, paths: Sequence[Path], size: Sequence[int]) -> OnDisk:
-        return OnDisk(paths, None, [self.shape(side)[0], *size])
+        return OnDisk(paths, None, [self.shape(side)[0], *size], SKIP)
 
     def load(self, split: str) -> Sides:
         return self.sides(split, self.shape("real")[1:])
@@ -370,6 +377,11 @@ class Unpaired(Pairs):
 
     def seed_of(self, side: str) -> int:
         return seed_of(self.seed, side)
+
+
+def few(names: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def by_name(folder: Folder) -> dict[str, Path]:

@@ -77,7 +77,11 @@ class DataModule(L.LightningDataModule):
     imbalance    train on so few samples of some classes that the last has this share of the first's, likewise (before
                  `count`); None: on all
     balanced     show each class equally often
+
+    reference    the split that samples made from noise are compared with
     """
+
+    reference = "train"
 
     def __init__(
         self, batch_size: int, rounds: int, seed: int, flip: bool = False, memory: float = 4.0, workers: int = 0,
@@ -172,6 +176,10 @@ class DataModule(L.LightningDataModule):
             raise ValueError(self.needs_labels())
         return samples.label
 
+    def drawn_by(self, samples: Samples) -> Balanced | None:
+        """What an epoch shows; None: each sample once."""
+        return Balanced(self.label_of(samples)) if self.balanced else None
+
     def needs_labels(self) -> str:
         key = "balanced=true" if self.balanced else f"imbalance={self.imbalance}"
         return f"data.{key} needs a set with one label for each sample, and {self.title} has none: remove the key"
@@ -183,11 +191,10 @@ class DataModule(L.LightningDataModule):
         """Rounds of these samples to this process, from where the run is."""
         trainer: Any = self.trainer
         device = trainer.strategy.root_device
-        balanced = Balanced(self.label_of(samples)) if self.balanced else None
         if isinstance(samples, InMemory) and samples.real.nbytes <= self.memory * GIB:
             samples = samples.to(device)
         return Rounds(
-            samples, Order(len(samples), self.batch_size, seed, self.flip, balanced), window=window,
+            samples, Order(len(samples), self.batch_size, seed, self.flip, self.drawn_by(samples)), window=window,
             device=device, rank=trainer.global_rank, world=trainer.world_size, workers=self.workers,
             start=getattr(trainer.lightning_module, "rounds", 0), at_once=self.rounds, events=self.events,
         )  # fmt: skip

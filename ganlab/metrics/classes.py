@@ -37,6 +37,22 @@ class IntraFID(Score):
         return {"intra_fid": sum(values) / len(values), "intra_fid_worst": max(values)}
 
 
+class Recognised(Score):
+    """The share of fakes that the extractor's own classifier takes for the class that G was asked for, and that of the
+    class that it recognises least."""
+
+    reads = {"logits": "rows", "labels": "rows"}
+    reals = False
+    higher_is_better = True
+    keys = ("recognised", "recognised_worst")
+
+    def __call__(self, real: Kept, fake: Kept) -> dict[str, float]:
+        labels = fake.rows("labels")[:, 0]
+        right = (fake.rows("logits").argmax(1) == labels).double()
+        worst = min(right[labels == label].mean().item() for label in labels.unique())
+        return dict(zip(self.keys, (right.mean().item(), worst), strict=True))
+
+
 class ClassificationAccuracy(Score):
     """Classification accuracy score: a classifier that has seen fakes only is asked about the reals (Ravuri & Vinyals
     2019, arXiv:1905.10887); here it is a small convolutional network.

@@ -82,24 +82,33 @@ class Classifier(Extractor):
     features   how many
     epochs     None: what makes about 1,500 steps
     seed       of its training
+    front      what makes images [N, C, H, W] of samples that are none, as `ganlab.spectra.LogMel`; None: they are some
     """
 
-    name = "classifier"
-
-    def __init__(self, features: int = 64, epochs: int | None = None, seed: int = 0):
+    def __init__(
+        self, features: int = 64, epochs: int | None = None, seed: int = 0, front: nn.Module | None = None,
+        name: str = "classifier",
+    ):  # fmt: skip
         super().__init__()
-        self.features, self.epochs, self.seed = features, epochs, seed
+        self.features, self.epochs, self.seed, self.name = features, epochs, seed, name
+        self.front = front or nn.Identity()
         self.net = nn.Sequential()  # body, head: made by `prepare`
         self.accuracy, self.hash = math.nan, ""
 
     def check(self, facts: dict[str, Any]) -> None:
-        if len(facts["shape"]) != 3 or not facts["classes"] or facts.get("several"):
+        if len(self.image(facts["shape"])) != 3 or not facts["classes"] or facts.get("several"):
+            what = "images" if isinstance(self.front, nn.Identity) else "samples"
             raise ValueError(
-                "extractor=classifier learns from images of one class each, which the data has not: use another one"
+                f"extractor={self.name} learns from {what} of one class each, which the data has not: use another one, "
+                "or set metrics.enabled=false"
             )
 
+    def image(self, shape: list[int]) -> list[int]:
+        """[C, H, W] of what the network looks at."""
+        return list(self.front(torch.zeros(1, *shape)).shape[1:])
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        features = self.net[0](as_floats(x))
+        features = self.net[0](self.front(as_floats(x)))
         return {"features": features, "logits": self.net[1](features)}
 
     def prepare(self, data: Any = None) -> None:
@@ -111,11 +120,14 @@ class Classifier(Extractor):
                 f"extractor.features={self.features}: at most 128 for a set of {n:,} images, fewer than 10,000"
             )
         epochs = self.epochs or max(2, min(40, 1500 * 128 // n))
-        recipe = repr(("classifier", 1, self.features, epochs, self.seed, facts["shape"], data.fingerprint("train")))
+        recipe = repr(
+            ("classifier", 1, self.features, epochs, self.seed, facts["shape"], data.fingerprint("train"))
+            + (() if isinstance(self.front, nn.Identity) else (network_hash(self.front),))
+        )
         path = cache_folder("classifiers") / f"{hashlib.blake2b(recipe.encode(), digest_size=12).hexdigest()}.pt"
         with torch.random.fork_rng(devices=[]):
             reseed(self.seed, torch.device("cpu"))
-            self.net = convolutional(facts["shape"][0], self.features, facts["classes"])
+            self.net = convolutional(self.image(facts["shape"])[0], self.features, facts["classes"])
             if not path.exists():
                 self.learn(data, epochs)
                 with atomic(path) as file:
@@ -135,11 +147,14 @@ class Classifier(Extractor):
             kept[::10] = False
             held = train.take((~kept).nonzero()[:, 0])
         shown = train.take(kept.nonzero()[:, 0])
-        fit_classifier(self.net, shown["real"], shown["label"], epochs=epochs, seed=self.seed)
-        self.accuracy = accuracy(self.net, held["real"], held["label"])
+        see = lambda x: x if isinstance(self.front, nn.Identity) else self.front(as_floats(x))
+        fit_classifier(self.net, see(shown["real"]), shown["label"], epochs=epochs, seed=self.seed)
+        self.accuracy = accuracy(self.net, see(held["real"]), held["label"])
 
     def describe(self) -> str:
-        return f"classifier with {self.accuracy:.1%} on held-out images, weights {self.hash}, {self.features} features"
+        through = "" if isinstance(self.front, nn.Identity) else f" through {type(self.front).__name__}"
+        about = f"{self.accuracy:.1%} on held-out {'samples' if through else 'images'}{through}"
+        return f"classifier with {about}, weights {self.hash}, {self.features} features"
 
 
 def convolutional(channels: int, features: int, classes: int) -> nn.Sequential:

@@ -125,3 +125,13 @@ class Segmentation(Compared):
         there = either > 0
         values = {"miou": (both[there] / either[there]).mean(), "pixel_accuracy": both.sum() / counts.sum()}
         return {key: value.item() for key, value in values.items()}
+
+
+class Accuracy(Compared):
+    """Share of images whose class is right: both sides are logits, or zeros and a one, [n, classes]."""
+
+    keys, reads = ("accuracy",), {"accuracy": "rows"}
+    higher_is_better = True
+
+    def compare(self, fake: Tensor, target: Tensor, see: See) -> Tensor:
+        return (fake.argmax(1) == target.argmax(1)).float()[:, None]

@@ -21,11 +21,14 @@ def as_shown(x: Tensor) -> Tensor:
 
 
 def fit_classifier(
-    net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, batch_size: int = 128, lr: float = 3e-3, seed: int = 0
-) -> nn.Module:
+    net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, batch_size: int = 128, lr: float = 3e-3, seed: int = 0,
+    weight: Tensor | None = None,
+) -> nn.Module:  # fmt: skip
     """Trains net(images in [-1, 1]) -> logits on labels y, in the same order for the same seed.
 
     Every batch is shifted by up to a pixel. Returns net in eval mode.
+
+    weight   [classes] how much each class counts; None: all alike
     """
     steps = max(1, len(x) // batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-2)
@@ -38,7 +41,7 @@ def fit_classifier(
         for _ in range(epochs):
             for rows in torch.randperm(len(x), generator=generator).split(batch_size)[:steps]:
                 shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
-                loss = F.cross_entropy(net(as_floats(x[rows]).roll(shift, (-2, -1))), y[rows])
+                loss = F.cross_entropy(net(as_floats(x[rows]).roll(shift, (-2, -1))), y[rows], weight)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -68,3 +71,39 @@ def as_batch(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor
         return x.long() if x.dim() == 3 else x.to(torch.get_default_dtype()) / 127.5 - 1
 
     return {name: shown(x.to(device)) for name, x in batch.items()}
+
+
+def fit_language_model(
+    net: nn.Module, tokens: Tensor, *, epochs: int, batch_size: int = 64, lr: float = 4e-3, seed: int = 0
+) -> float:
+    """Trains net(texts int64 [N, T]) -> [N, 2], negative log-likelihood and number of symbols, on nine of ten texts,
+    and leaves it in eval mode as it was after the epoch that was best on the others.
+
+    Returns the nats per symbol of those.
+    """
+    asked = torch.arange(len(tokens)) % 10 == 9
+    learnt, others = (tokens[~asked], tokens[asked]) if asked.any() else (tokens, tokens)
+    optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-2)
+    generator = torch.Generator().manual_seed(seed)
+    best, state, worse = float("inf"), {}, 0
+    for _ in tqdm(
+        range(epochs), desc="training the language model that scores", unit="epoch", leave=False, disable=None
+    ):
+        net.train()
+        for rows in torch.randperm(len(learnt), generator=generator).split(batch_size):
+            nats, symbols = net(learnt[rows]).sum(0)
+            optimizer.zero_grad(set_to_none=True)
+            (nats / symbols).backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+        with torch.no_grad():
+            nats, symbols = torch.stack([net.eval()(part).sum(0) for part in others.split(500)]).sum(0)
+        now = (nats / symbols).item()
+        worse = 0 if now < best else worse + 1
+        if now < best:
+            best, state = now, {name: value.clone() for name, value in net.state_dict().items()}
+        if worse == 3:
+            break
+    net.load_state_dict(state)
+    net.eval()
+    return best

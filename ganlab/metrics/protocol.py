@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+FINAL = ("G_ema", "a Gaussian mixture", "a kernel density estimate")  # a model as it is meant to be sampled from
 PACKAGES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "scipy", "numpy")
 
 
@@ -17,7 +18,7 @@ class Protocol:
     reals        the data: what was compared with, or what the generator was trained on; None: not known
     fingerprint  of those
     n_real       how many were compared with; None: no score needed any
-    fakes        "G_ema" or "G", or where the images lie
+    fakes        "G_ema", "G" or another model's name, or where the images lie
     n_fake       how many
     extractor    its name, weights and resize
     scores       {score: whether it compares with reals, and its settings: neighbours, subsets, splits, ...}
@@ -47,13 +48,13 @@ class Protocol:
         settings = self.scores.get(score, {})
         agreed = [self.fingerprint, self.n_fake, self.extractor, self.truncation, settings]
         agreed += [self.n_real] if settings.get("reals") else []
-        agreed += [self.fakes] if self.fakes in ("G", "G_ema") else []
+        agreed += ["G_ema"] if self.fakes in FINAL else ["G"] if self.fakes == "G" else []
         agreed += [{"standing": list(self.standing)}] if self.standing else []
         return hashlib.blake2b(json.dumps(agreed, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def text(self) -> str:
         """In one line."""
-        generator = self.fakes in ("G", "G_ema")
+        generator = self.fakes in ("G", *FINAL)
         fakes = f"{self.n_fake:,} {'samples' if generator else 'images'} of {self.fakes}"
         fakes += f", truncation {self.truncation:g}" if self.truncation is not None else ""
         fakes += f", standing statistics of {self.standing[0]:,} by {self.standing[1]}" if self.standing else ""

@@ -89,6 +89,8 @@ class Scorer:
         self.extractor.to(device).eval()
         if "lpips" in self.comparing and not self.extractor.name.startswith("lpips"):
             raise ValueError(f"scores.lpips looks through extractor=lpips, and this is {self.extractor.name}: set it")
+        if "images" in self.reads and len(shape) != 3:
+            raise ValueError(f"scores.cas learns from images, and these samples have the shape {shape}: leave it out")
         n_real = min(n_real, self.n_real or n_real) if n_real else None
         for score in self.scores.values():
             score.check(Given({}, n_real if score.reals else None, self.n, classes))

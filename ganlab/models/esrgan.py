@@ -63,6 +63,7 @@ class Generator(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.scale, self.residual = scale_of(shape, inputs, "esrgan"), residual
+        self.multiple = 1  # of any size that will do
         channels, start = shape[0], (inputs or shape)[0]
         conv = lambda have, out: nn.Conv2d(have, out, 3, padding=1)
         self.first = conv(start, width)

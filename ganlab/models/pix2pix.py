@@ -51,7 +51,7 @@ class Generator(nn.Module):
             layer = nn.ConvTranspose2d(have, out, 4, 2, 1, bias=not normed)
             self.up.append(nn.Sequential(nn.ReLU(), layer, *normed, *dropped))
             have = 2 * out  # with the map of the way down
-        self.last = nn.Tanh() if tanh else nn.Identity()
+        self.tanh, self.last = tanh, nn.Tanh() if tanh else nn.Identity()
         self.apply(initialised)
 
     def forward(self, x: Tensor) -> Tensor:

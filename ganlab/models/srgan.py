@@ -40,6 +40,7 @@ class Generator(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.scale, self.residual = scale_of(shape, inputs, "srresnet"), residual
+        self.multiple = 1  # of any size that will do
         channels, start = shape[0], (inputs or shape)[0]
         self.first = nn.Sequential(nn.Conv2d(start, width, 9, padding=4), nn.PReLU())
         self.body = nn.Sequential(*(Block(width, norm) for _ in range(blocks)), *conv(width, width, norm))

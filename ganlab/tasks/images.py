@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of
+from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of, wrap
 from ganlab.rng import SampleRNG
 from ganlab.tasks.task import Task, takes_labels
 
@@ -33,7 +33,8 @@ class Translate(Task):
         if "inputs" not in known or known.get("maps") or not known.get("partners", True):
             raise ValueError(
                 "task=translate learns from pairs of images, which the data are not: use data=pairs or "
-                "data=side_by_side; for label maps task=segment; to repair images of any set task=restore"
+                "data=side_by_side; for label maps task=segment; to repair images of any set task=denoise or the like; "
+                "for two sets without pairs model=cyclegan"
             )
         return {}
 
@@ -55,6 +56,11 @@ class Translate(Task):
 
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         return output_of(G, batch.inputs, None), batch.real
+
+    def made(self, G: nn.Module, inputs: Tensor) -> Tensor:
+        """What G makes of [N, *inputs], whatever it was to make of it."""
+        nothing = inputs.new_zeros((inputs.shape[0], *inputs.shape[2:]), dtype=torch.int64)  # in place of a target
+        return full(wrap(self.play(G, Batch(inputs, nothing))[0]).fake)
 
     def show_inputs(self, inputs: Data) -> Tensor:
         """What G starts from, as pictures [N, C, h, w] in [-1, 1]."""
@@ -116,6 +122,14 @@ class Segment(Translate):
             raise ValueError("task=segment learns from label maps, which the data have not: use data=label_maps")
         return {}
 
+    def check(self, gan: Any) -> None:
+        super().check(gan)
+        if getattr(gan.G, "tanh", False):
+            raise ValueError(
+                "task=segment takes what G makes for logits, and generator.tanh=true keeps them in -1 to 1, where "
+                "no class is ever sure: set generator.tanh=false terms=[cross_entropy] scores=[segmentation]"
+            )
+
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         logits = full(output_of(G, batch.inputs, None).fake)
         counts = (batch.real != self.VOID)[:, None]  # [N, 1, H, W]
@@ -142,7 +156,7 @@ class Restore(Translate):
 
     def facts(self, known: Mapping[str, Any]) -> dict[str, Any]:
         if len(known["shape"]) != 3 or known.get("maps"):
-            raise ValueError("task=restore repairs images, which the data are not: use another set")
+            raise ValueError("this task repairs images, which the data are not: use another set")
         inputs = self.degradation.shape(known["shape"])
         if self.conditional and inputs[1:] != list(known["shape"])[1:]:
             raise ValueError(

@@ -1,6 +1,6 @@
 """From noise to data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -52,6 +52,16 @@ class Generate(Task):
         self.classes = classes if labels is not None else None
         self.several = several and labels is not None
         self.frequencies = list(frequencies) if frequencies is not None and labels == "data" else None
+
+    def facts(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing to add to what is known of the data.
+
+        Raises:
+            ValueError: they are texts
+        """
+        if "symbols" in known:
+            raise ValueError("the data are texts, which this model does not write: use model=mle, gumbel or seqgan")
+        return {}
 
     def check(self, gan: Any) -> None:
         self.z_dim = self.z_dim or getattr(gan.G, "z_dim", None)

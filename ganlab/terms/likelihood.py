@@ -29,3 +29,21 @@ class ELBO(Term):
         squares = (phase.real - phase.fake).square().flatten(1).sum(1)
         kl = (mean.square() + log_variance.exp() - log_variance - 1).sum(1) / 2
         return squares / (2 * self.sigma**2) + self.beta * kl
+
+
+class Likelihood(Term):
+    """The negative log-likelihood of real texts under a G that tells it, in nats per text.
+
+    G has log_prob: tokens [N, T] -> [N, T]
+    """
+
+    player = "G"
+
+    def check(self, gan: Any) -> None:
+        if not hasattr(gan.G, "log_prob"):
+            raise ValueError(
+                f"terms.likelihood: {type(gan.G).__name__} tells no likelihood: use model=mle, gumbel or seqgan"
+            )
+
+    def forward(self, phase: Phase) -> Tensor:
+        return -phase.G.log_prob(phase.batch.real).sum(1)  # type: ignore[operator]
