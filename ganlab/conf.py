@@ -22,10 +22,10 @@ def cache(part: str) -> str:
     return str(cache_path(part))
 
 
-def places() -> int:
+def places(devices: Any) -> int:
     from ganlab import launch
 
-    return launch.places()
+    return launch.places(devices)
 
 
 LAUNCHERS = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}
@@ -81,7 +81,9 @@ def groups() -> dict[str, dict[str, Path]]:
     folders = [Path(CONF)] + [Path(b) for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")]
     folders += [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--config-dir=")]
     found: dict[str, dict[str, Path]] = {}
-    for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
+    for path in sorted(
+        path for folder in folders for path in folder.glob("*/*.yaml") if folder / "search" != path.parent
+    ):
         found.setdefault(path.parent.name, {})[path.stem] = path
     return found
 

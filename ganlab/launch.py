@@ -4,6 +4,7 @@ Workers get plain values and a function, never Hydra. Under torchrun or SLURM, w
 is started here.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -40,38 +41,50 @@ def gpus(trainer: Mapping[str, Any]) -> int:
     return torch.cuda.device_count() if trainer["accelerator"] in ("auto", "gpu", "cuda") else 0
 
 
-def places() -> int:
-    """How many runs go at once on this machine: one on each GPU; without any, one on each pair of cores."""
-    return torch.cuda.device_count() or max(1, cores() // 2)
+def places(devices: Any = 1) -> int:
+    """How many runs go at once on this machine: as many as have GPUs of their own; without any, one on each pair of
+    cores.
+
+    devices   of a run
+    """
+    each = devices if isinstance(devices, int) and devices > 0 else 1
+    return max(1, torch.cuda.device_count() // each if torch.cuda.device_count() else cores() // 2)
 
 
-HELD: list[FileLock] = []  # of the GPU that is this process's, until it ends
+HELD: list[FileLock] = []  # of this process's GPUs, until it ends
 
 
-def own_gpu(folder: Path | None = None) -> str | None:
-    """Gives this process one of the machine's GPUs, the first that no other process of ganlab holds: it sees no other
-    from then on. None: there is none. It must come before anything uses CUDA.
+def own_gpus(trainer: Mapping[str, Any], folder: Path | None = None) -> None:
+    """Gives this process as many of the machine's GPUs as a run needs, the first that no other process of ganlab holds:
+    it sees no others from then on. It must come before anything uses CUDA.
 
     folder   of the locks, the same for all; None: the system's for temporary files
 
     Raises:
-        ValueError: all are taken
+        ValueError: too few are free, or trainer.devices is no number
     """
-    count = torch.cuda.device_count()
+    count, wanted = gpus(trainer), trainer["devices"]
     if HELD or not count:
-        return os.environ.get("CUDA_VISIBLE_DEVICES") if HELD else None
+        return
+    if not isinstance(wanted, int) or wanted < 1:
+        raise ValueError(f"trainer.devices={wanted}: runs side by side need a number, of the GPUs of each")
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    names = visible or [str(i) for i in range(count)]
+    names = (visible or [str(i) for i in range(count)])[:count]
+    mine: dict[str, FileLock] = {}
     for name in names:
         lock = FileLock((folder or Path(tempfile.gettempdir())) / f"ganlab-gpu-{name}.lock")
-        try:
+        with contextlib.suppress(Timeout):
             lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        HELD.append(lock)
-        os.environ["CUDA_VISIBLE_DEVICES"] = name
-        return name
-    raise ValueError(f"all {len(names)} GPUs are taken by other runs: set hydra.launcher.n_jobs={len(names)} at most")
+            mine[name] = lock
+        if len(mine) == wanted:
+            HELD.extend(mine.values())
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+            return
+    for lock in mine.values():
+        lock.release()
+    raise ValueError(
+        f"{len(mine)} of {count} GPUs are not taken by other runs, and trainer.devices={wanted}: start fewer at once"
+    )
 
 
 def processes(trainer: Mapping[str, Any]) -> int:

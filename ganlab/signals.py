@@ -88,6 +88,21 @@ class Passing(Handlers):
             raise Interrupted(number)
 
 
+class Ending(Handlers):
+    """While a signal is to end what this process does, through `Interrupted`."""
+
+    def __enter__(self) -> "Ending":
+        self.install()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.restore()
+
+    def heed(self, number: int, _: FrameType | None) -> None:
+        super().heed(number, _)
+        raise Interrupted(number)
+
+
 class Signals(Handlers):
     """What signals ask of a run. All its processes do the same in the same turn: what rank 0 says."""
 

@@ -1,79 +1,71 @@
-"""A space of values to search, written as Hydra writes sweeps: key=interval(0,1), key=choice(a,b)."""
+"""A space of values to search, written as Hydra writes sweeps: key=interval(low,high), key=choice(a,b)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 
 
-class Dimension:
-    """The values that one key may have."""
+class Choice:
+    """A few values, as one writes them on the command line."""
 
-    def __init__(self, override: Override):
-        self.written = str(override.input_line).partition("=")[2]
-        self.sweep: Any = override.value()
+    def __init__(self, values: Sequence[str]):
+        self.values = list(values)
 
-    def suggested(self, trial: Any, key: str) -> Any:
-        """A value of this trial's, as one would write it on the command line."""
-        sweep = self.sweep
-        if isinstance(sweep, ChoiceSweep):
-            written = [text(value) for value in sweep.list]
-            return trial.suggest_categorical(key, written)
-        if isinstance(sweep, RangeSweep):
-            numbers = [n for n in (sweep.start, sweep.stop, sweep.step) if n is not None]
-            if all(isinstance(n, int) for n in numbers):
-                return trial.suggest_int(key, sweep.start, sweep.stop, step=sweep.step or 1)
-            return trial.suggest_float(key, sweep.start, sweep.stop, step=sweep.step)
-        low, high, log = sweep.start, sweep.end, "log" in sweep.tags
-        if isinstance(low, int) and isinstance(high, int):
-            return trial.suggest_int(key, low, high, log=log)
-        return trial.suggest_float(key, low, high, log=log)
-
-    def ends(self) -> list[Any]:
-        """Two of the values, as far apart as can be."""
-        if isinstance(self.sweep, ChoiceSweep):
-            return [text(self.sweep.list[0]), text(self.sweep.list[-1])]
-        return [self.sweep.start, self.sweep.end if isinstance(self.sweep, IntervalSweep) else self.sweep.stop]
+    def suggested(self, trial: Any, key: str) -> str:
+        return trial.suggest_categorical(key, self.values)
 
 
-def text(value: Any) -> Any:
-    """A value of an override as one writes it."""
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, list):
-        return f"[{','.join(str(text(v)) for v in value)}]"
-    return value if isinstance(value, (int, float, str, bool)) else str(value)
+class Interval:
+    """All numbers from the first to the last, or all whole ones if both are whole.
+
+    log   whether each order of magnitude is as likely as any other
+    """
+
+    def __init__(self, low: float, high: float, log: bool):
+        if not low < high:
+            raise ValueError("needs a lower and a higher end")
+        if log and low <= 0:
+            raise ValueError("log needs a lower end above 0")
+        self.values, self.log = [low, high], log
+
+    def suggested(self, trial: Any, key: str) -> float:
+        whole = all(isinstance(value, int) for value in self.values)
+        return (trial.suggest_int if whole else trial.suggest_float)(key, *self.values, log=self.log)
 
 
-def split(overrides: Sequence[str]) -> tuple[list[str], dict[str, Dimension]]:
-    """(overrides with one value, {key: its values} of those with several)
+Space = dict[str, Choice | Interval]
+
+
+def split(overrides: Sequence[str]) -> tuple[list[str], Space, dict[str, str]]:
+    """(overrides with one value, {key: its values} of those with several, {key: how these are written}). A later one
+    replaces the values of its key.
 
     Raises:
-        ValueError: nothing is to be searched, or an override can't be read
+        ValueError: one can't be read, or is no range of values
     """
-    fixed, dimensions = [], {}
+    fixed: list[str] = []
+    space: Space = {}
+    written: dict[str, str] = {}
     for given in overrides:
         try:
             override = OverridesParser.create().parse_override(given)
-        except Exception as error:
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                fixed.append(given)
+                space.pop(key, None), written.pop(key, None)
+            else:
+                space[key], written[key] = dimension(override), given.partition("=")[2]
+        except Exception as error:  # Hydra's have no common base
             raise ValueError(f"{given}: {str(error).splitlines()[0]}") from None
-        if not override.is_sweep_override():
-            fixed.append(given)
-            continue
-        dimension = Dimension(override)
-        if isinstance(dimension.sweep, (IntervalSweep, RangeSweep)):
-            low, high = dimension.ends()
-            if not (low is not None and high is not None and low < high):
-                raise ValueError(f"{given}: needs a lower and a higher end")
-            if "log" in dimension.sweep.tags and low <= 0:
-                raise ValueError(f"{given}: log needs a lower end above 0")
-        elif not isinstance(dimension.sweep, ChoiceSweep):
-            raise ValueError(f"{given}: use interval(low,high), range(low,high,step) or choice(a,b,...)")
-        dimensions[str(override.get_key_element())] = dimension
-    if not dimensions:
-        raise ValueError(
-            "nothing is searched: choose a space (search=lr_r1), or give a key several values, as in "
-            "'optimizer.lr=tag(log,interval(1e-5,1e-3))'"
-        )
-    return fixed, dimensions
+    return fixed, space, written
+
+
+def dimension(override: Override) -> Choice | Interval:
+    sweep: Any = override.value()
+    if isinstance(sweep, IntervalSweep) and sweep.start is not None and sweep.end is not None:
+        return Interval(sweep.start, sweep.end, "log" in sweep.tags)
+    if isinstance(sweep, ChoiceSweep):
+        return Choice(list(override.sweep_string_iterator()))
+    raise ValueError("use interval(low,high), int(interval(low,high)), tag(log,interval(low,high)) or choice(a,b,...)")

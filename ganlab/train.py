@@ -51,7 +51,7 @@ def composed(cfg: DictConfig) -> float:
         if sweeping and cfg.resume == "auto" and (before := report.done(folder, overrides)) is not None:
             return before
         if "joblib" in str(hydra_cfg.launcher._target_):
-            launch.own_gpu()
+            launch.own_gpus(cfg.trainer)
         settings, story = prepare(cfg, overrides), report.story(overrides, hydra_cfg.runtime.choices, own)
         if alone:
             report.claim(folder, cfg.resume, story)
