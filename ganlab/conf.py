@@ -1,7 +1,6 @@
 """The shipped configs as files: where they are, which keys they have, which options there are to choose from."""
 
 import itertools
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ganlab.ranks import rank, started_by_others
 
 _installed = Path(__file__).parent / "_conf"
 CONF = str(_installed if _installed.is_dir() else Path(__file__).parent.parent / "conf")
@@ -32,21 +33,27 @@ LAUNCHERS = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submiti
 LAUNCHERS["submitit_slurm"] = LAUNCHERS["submitit_local"]
 
 
-def check_launcher(arguments: Sequence[str]) -> None:
-    """Refuses a launcher whose package is not installed, which Hydra would say less plainly.
+def check_sweep(arguments: Sequence[str]) -> None:
+    """Refuses a launcher without a sweep, or one whose package is not installed, and a sweep in several processes.
 
     Raises:
-        ValueError: what to install
+        ValueError: what to do
     """
+    sweeping = bool({"-m", "--multirun"} & set(arguments))
+    if sweeping and started_by_others():
+        raise ValueError("a sweep starts the processes of its runs itself: start it without torchrun or srun")
     for argument in arguments:
         name = argument.removeprefix("hydra/launcher=")
-        if name != argument and name in LAUNCHERS and find_spec(f"hydra_plugins.{LAUNCHERS[name]}") is None:
-            raise ValueError(f'{argument} needs a package: pip install "ganlab[{name.partition("_")[0]}]"')
+        if name != argument and name in LAUNCHERS:
+            if find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{LAUNCHERS[name]}") is None:
+                raise ValueError(f'{argument} needs a package: pip install "ganlab[{name.partition("_")[0]}]"')
+            if not sweeping:
+                raise ValueError(f"{argument} is for sweeps: add -m")
 
 
 def free_folder(path: str) -> str:
     """`path`, or path-2, path-3, ...: the first that is not there yet. It is made, so that nobody else takes it."""
-    if os.environ.get("RANK", "0") != "0":  # one of several processes that were started from outside
+    if rank():  # one of several processes that were started from outside
         return path
     for i in itertools.count(1):
         free = Path(path if i == 1 else f"{path}-{i}")

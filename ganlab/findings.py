@@ -57,7 +57,7 @@ def table(study: Any, score: str) -> list[dict[str, Any]]:
 
 
 def importances(study: Any) -> dict[str, float]:
-    """How much of the variance of the ended trials' values each key explains, by fANOVA; {} where that can't be said."""
+    """The share of the variance of the ended trials' values that each key explains, by fANOVA; {} if unknown."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]

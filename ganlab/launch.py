@@ -24,18 +24,6 @@ class WorkerFailed(RuntimeError):
     """A process of the group ended with an error; the message is that of the first."""
 
 
-def started_by_others() -> bool:
-    """Whether torchrun, SLURM or the like started this process as one of several."""
-    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-
-
-def world() -> int | None:
-    """How many processes others started; None: they did not."""
-    if not started_by_others():
-        return None
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
-
-
 def gpus(trainer: Mapping[str, Any]) -> int:
     """How many GPUs a run may use; does not initialise CUDA."""
     return torch.cuda.device_count() if trainer["accelerator"] in ("auto", "gpu", "cuda") else 0

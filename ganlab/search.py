@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from ganlab.conf import CONF
 from ganlab.entry import run
+from ganlab.ranks import leave
 from ganlab.space import Space, split
 
 GIVEN: list[str] = []  # what the command line says of the runs
@@ -36,6 +37,7 @@ class RunFailed(Exception):
 
 def main() -> None:
     sys.argv[1:], GIVEN[:] = divided(sys.argv[1:])
+    leave()  # tasks of one SLURM job are workers
     composed()
 
 
@@ -142,7 +144,8 @@ def checked(fixed: Sequence[str], space: Space, seed: int) -> tuple[dict[str, An
         try:
             cfg = hydra.compose("train", [*overrides, "hydra.run.dir=unused"], return_hydra_config=True)
         except HydraException as error:
-            raise ValueError(str(error)) from None
+            hint = "; a term comes with +terms=[NAME]" if "override 'terms." in str(error) else ""
+            raise ValueError(f"{' '.join(str(error).split())}{hint}") from None
         cfg.hydra.runtime.output_dir = "unused"
         HydraConfig.instance().set_config(cfg)
         plain: Any = OmegaConf.to_container(cfg)

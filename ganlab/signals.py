@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ganlab.ranks import rank
+
 HEEDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C, kill, a lost terminal, SLURM shortly before its limit
 KEPT = 1000  # turns by which a process may be behind
 CALLS = 0  # of `listen` in this process: the same number in each of a group
@@ -119,7 +121,7 @@ class Signals(Handlers):
 
     def heed(self, number: int, _: FrameType | None) -> None:
         super().heed(number, _)
-        if os.environ.get("RANK", "0") == "0":
+        if rank() == 0:
             again = "Ctrl-C again" if number == signal.SIGINT else "a second signal"
             os.write(2, f"\n{signal.Signals(number).name}: saves, then ends; {again} ends at once\n".encode())
 

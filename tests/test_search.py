@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import random
-import signal
+import re
 import subprocess
 import sys
 import threading
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ganlab import findings, search
-from ganlab.space import Choice, Interval, split
+from ganlab.space import split
 
 ROOT = Path(__file__).parent.parent
 RUN = [
@@ -114,7 +114,7 @@ def test_a_command_line_is_of_the_search_and_of_its_runs():
         (["metrics.n=100,200"], "the space has several: .*fid100.*fid200"),
         (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: must be"),
         (["loss=choice(hinge,nothing)"], "nothing"),
-        (["search=lr_r1"], r"\+terms=\[r1\]"),
+        (["search=lr_r1"], r"terms.r1.weight.* \+terms=\[NAME\]"),
         (["search=lr", "storage=postgresql+nothing://x/y"], "storage: "),
     ],
 )
@@ -125,6 +125,166 @@ def test_what_can_not_be_searched_is_said_before_anything_is_trained(arguments, 
     with pytest.raises(SystemExit) as error:
         search.main()
     assert not list(tmp_path.rglob("run.json"))
-    import re
-
     assert re.search(told, str(error.value)), error.value
+
+
+# --------------------------------------------------------------------------------------------------------------- locks
+
+
+def test_every_trial_is_taken_once_by_one_of_many_workers(tmp_path):
+    """Twenty trials, four workers that end some, and leave some behind as a killed one does: these are taken up."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study, ended, begun, at_work, chance = optuna.create_study(storage=storage), [], [], set(), random.Random(0)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def work():
+        mine = optuna.load_study(study_name=study.study_name, storage=storage)
+        while True:
+            trials = search.taken(mine, tmp_path, 20)
+            for trial in trials:
+                assert trial.number not in at_work
+                at_work.add(trial.number)
+                begun.append(trial.number)
+                time.sleep(chance.uniform(0, 0.02))
+                at_work.remove(trial.number)
+                if chance.random() < 0.3:
+                    break  # killed: the lock falls, the trial stays as it is
+                mine.tell(trial, chance.random())
+                ended.append(trial.number)
+            else:
+                return
+            trials.close()
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert sorted(ended) == list(range(20))
+    assert len(begun) > 20
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 20
+
+
+def test_a_worker_waits_for_the_last_trial_of_another_and_takes_it_up(tmp_path):
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db")
+    other = search.taken(study, tmp_path, 1)
+    assert next(other).number == 0
+    mine, taken = search.taken(study, tmp_path, 1), []
+    worker = threading.Thread(target=lambda: taken.append(next(mine).number))
+    worker.start()
+    worker.join(4 * search.POLL)
+    assert not taken
+    other.close()
+    worker.join(10)
+    assert taken == [0]
+
+
+# --------------------------------------------------------------------------------------------------------------- trials
+
+
+class Evaluate:
+    """What a search asks of the callback."""
+
+    monitored, every = "fid", 2.0
+
+
+def made(place, history, best=None):
+    """What a run leaves behind."""
+    place.mkdir(parents=True, exist_ok=True)
+    content = {"history": [{"kimg": 2.0 * i, "fid": value} for i, value in enumerate(history, 1)]}
+    (place / "scores.json").write_text(json.dumps(content))
+    result = {"best": min(history) if best is None else best, "protocol_id": "p"}
+    (place / "result.json").write_text(json.dumps(result))
+
+
+def test_a_points_value_is_the_mean_over_seeds_and_its_curve_that_of_the_first(tmp_path):
+    study = optuna.create_study()
+    trial = study.ask()
+    made(tmp_path / "0000" / "seed_5", [30.0, 10.0, 12.0])
+    made(tmp_path / "0000" / "seed_6", [50.0, 20.0])
+    assert search.valued(trial, {}, [], [5, 6], tmp_path, Evaluate) == 15.0
+    assert study.trials[0].intermediate_values == {2: 30.0, 4: 10.0, 6: 12.0}
+
+
+def test_a_trial_taken_up_reports_only_what_is_new(tmp_path):
+    study = optuna.create_study()
+    trial = study.ask()
+    trial.report(30.0, 2)
+    made(tmp_path / "0000", [99.0, 10.0])
+    assert search.valued(trial, {}, [], [0], tmp_path, Evaluate) == 10.0
+    assert study.trials[0].intermediate_values == {2: 30.0, 4: 10.0}
+
+
+def test_values_that_can_not_be_compared_are_no_values(tmp_path):
+    study = optuna.create_study()
+    made(tmp_path / "0000", [1.0])
+    search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate)
+    made(tmp_path / "0001", [1.0], best=float("nan"))
+    with pytest.raises(search.RunFailed, match="no finite score"):
+        search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate)
+    made(tmp_path / "0002", [1.0])
+    study.set_user_attr("protocol", "another")
+    with pytest.raises(search.RunFailed, match="another protocol"):
+        search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate)
+
+
+def test_a_folder_is_of_one_search(tmp_path):
+    about = {"runs": ["model=mlp"], "space": {"a": "1,2"}, "seeds": [0], "score": "fid"}
+    study = search.opened(tmp_path, None, about, True)
+    assert search.opened(tmp_path, None, about, True).study_name == study.study_name
+    assert study.direction.name == "MINIMIZE"
+    with pytest.raises(ValueError, match="has another search, choose another: seeds was \\[0\\] and is \\[1\\] now"):
+        search.opened(tmp_path, None, about | {"seeds": [1]}, True)
+    (tmp_path / "0000").mkdir()
+    with pytest.raises(ValueError, match="has nothing of the trials in"):
+        search.opened(tmp_path, f"sqlite:///{tmp_path}/other.db", about, True)
+
+
+# ------------------------------------------------------------------------------------------------------------- findings
+
+
+def test_the_table_puts_the_best_first_and_the_key_that_matters_is_found(tmp_path, capsys):
+    """The value is that of one key alone: fANOVA gives it nearly all of the variance."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), direction="maximize")
+    for i in range(20):
+        trial = study.ask()
+        matters, _ = trial.suggest_float("matters", 0, 1), trial.suggest_float("idle", 0, 1)
+        trial.report(matters, 1)
+        if i % 5 == 4:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED if i > 4 else optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, matters)
+    findings.told(study, tmp_path, "accuracy", ["model=mlp"])
+    text = capsys.readouterr().out
+    with open(tmp_path / "search.csv") as file:
+        rows = list(csv.DictReader(file))
+    values = [float(row["accuracy"]) for row in rows if row["accuracy"]]
+    assert values == sorted(values, reverse=True)
+    assert [row["state"] for row in rows] == ["done"] * 16 + ["stopped"] * 3 + ["failed"]
+    assert float(re.search(r"matters +matters (\d+)%", text).group(1)) > 90
+    assert f"matters={study.best_params['matters']}" in text
+    assert Image.open(tmp_path / "search.png").size == (1500, 400)
+
+
+# ------------------------------------------------------------------------------------------------------------- searches
+
+
+def test_a_search(tmp_path):
+    """Three points, of which the second is hopeless from the start: it is stopped, the others have all that runs have;
+    the same command once more does nothing again."""
+    arguments = [*RUN, "optimizer.lr=1e-3,1e-9", "trials=3", "startup=1", "seed_of_search=1", "output=found"]
+    text = searched(*arguments, cwd=tmp_path)
+    found = tmp_path / "found"
+    study = study_of(found)
+    assert [trial.number for trial in study.trials] == [0, 1, 2]
+    for trial in study.trials:
+        run = json.loads((found / f"{trial.number:04d}" / "run.json").read_text())
+        assert f"optimizer.lr={trial.params['optimizer.lr']}" in run["overrides"]
+        if trial.state.name == "COMPLETE":
+            result = json.loads((found / f"{trial.number:04d}" / "result.json").read_text())
+            assert result["best"] == trial.value
+            assert result["kimg"] == 3
+    assert "the best     python -m ganlab model=mlp" in text or "the best" in text
+    before = {path: path.stat().st_mtime_ns for path in found.rglob("*") if path.parent.name.isdigit()}
+    searched(*arguments, cwd=tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in found.rglob("*") if path.parent.name.isdigit()} == before
