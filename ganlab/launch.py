@@ -6,6 +6,7 @@ is started here.
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -108,6 +109,8 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         signals_to_handle="SIGQUIT",  # at the others it would give up on the processes, which are saving
     )  # fmt: skip
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)  # it tells of each process that it stops
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's own, which a fresh process does not know
+        multiprocessing.set_start_method("spawn", force=True)
     passing = Passing()
     try:
         with passing:

@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+import warnings
 from typing import Any
 
 import hydra
@@ -15,6 +16,7 @@ from ganlab.resume import go_on
 
 MULTIRUN = RunMode.MULTIRUN
 log = logging.getLogger("ganlab")
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")  # our settings of launchers bear the names of their packages'
 OmegaConf.register_new_resolver("ganlab.options", options, replace=True)
 OmegaConf.register_new_resolver("ganlab.free", free_folder, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)

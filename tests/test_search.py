@@ -5,6 +5,8 @@ import json
 import os
 import random
 import re
+import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -36,13 +38,6 @@ def start(*arguments, cwd):
     return subprocess.Popen(
         command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-
-
-def searched(*arguments, cwd, code=0):
-    worker = start(*arguments, cwd=cwd)
-    text = worker.communicate(timeout=300)[0]
-    assert worker.returncode == code, text
-    return text
 
 
 def study_of(folder):
@@ -268,23 +263,126 @@ def test_the_table_puts_the_best_first_and_the_key_that_matters_is_found(tmp_pat
 
 # ------------------------------------------------------------------------------------------------------------- searches
 
+PLAYED = """#!{python}
+import json, os, pathlib, sys, time  # what a run leaves behind, without training: a better score for a larger rate
+given = dict(a.lstrip("+~").split("=", 1) for a in sys.argv[3:])
+place, rate = pathlib.Path(given["hydra.run.dir"]), float(given["optimizer.lr"])
+if rate > 0.5:
+    sys.exit("error: too large")
+for i in range(1, 4):
+    history = [{{"kimg": float(k), "fid200_pixels": 1 / rate - k}} for k in range(1, i + 1)]
+    (place / "new").write_text(json.dumps({{"history": history}}))
+    os.replace(place / "new", place / "scores.json")
+    time.sleep(0.1)
+with open(place / "starts", "a") as file:
+    file.write("once ")
+(place / "result.json").write_text(json.dumps({{"best": 1 / rate - 3, "protocol_id": "p"}}))
+"""
 
-def test_a_search(tmp_path):
-    """Three points, of which the second is hopeless from the start: it is stopped, the others have all that runs have;
-    the same command once more does nothing again."""
-    arguments = [*RUN, "optimizer.lr=1e-3,1e-9", "trials=3", "startup=1", "seed_of_search=1", "output=found"]
-    text = searched(*arguments, cwd=tmp_path)
+
+@pytest.fixture
+def played(tmp_path, monkeypatch):
+    """Runs are played by a script; returns search(trials=..., ...) in a folder."""
+    script = tmp_path / "python"
+    script.write_text(PLAYED.format(python=sys.executable))
+    script.chmod(0o755)
+    monkeypatch.setattr(search, "POLL", 0.02)
+    monkeypatch.chdir(tmp_path)
+
+    def play(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(search, "GIVEN", [])
+            patch.setattr(sys, "argv", ["ganlab.search", *RUN, "output=found", *arguments])
+            patch.setattr(search.sys, "executable", str(script))
+            search.main()
+        return study_of(tmp_path / "found")
+
+    return play
+
+
+def test_trials_end_as_done_stopped_or_failed_and_a_search_goes_on_where_it_ended(played, tmp_path, capsys):
+    arguments = ["optimizer.lr=tag(log,interval(1e-3,1))", "startup=3", "seed_of_search=1"]
+    first = [(t.number, t.params, t.state.name) for t in played(*arguments, "trials=5").trials]
+    study = played(*arguments, "trials=12")
+    assert [(t.number, t.params, t.state.name) for t in study.trials][:5] == first
+    assert [trial.number for trial in study.trials] == list(range(12))
     found = tmp_path / "found"
-    study = study_of(found)
-    assert [trial.number for trial in study.trials] == [0, 1, 2]
     for trial in study.trials:
-        run = json.loads((found / f"{trial.number:04d}" / "run.json").read_text())
+        rate, state, place = trial.params["optimizer.lr"], trial.state.name, found / f"{trial.number:04d}"
+        assert (state == "FAIL") == (rate > 0.5)
+        if state == "COMPLETE":
+            assert trial.value == pytest.approx(1 / rate - 3)
+            assert trial.intermediate_values == pytest.approx({k: 1 / rate - k for k in (1, 2, 3)})
+            assert (place / "starts").read_text() == "once "
+        elif state == "PRUNED":
+            earlier = [t for t in study.trials[: trial.number] if t.state.name == "COMPLETE"]
+            middle = statistics.median(t.intermediate_values[trial.last_step] for t in earlier)
+            assert 1 / rate - trial.last_step > middle
+            assert not (place / "result.json").exists()
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED", "FAIL"}
+    told = capsys.readouterr().out
+    assert "behind the median of the others" in told
+    assert "failed: error: too large" in told
+    assert f"optimizer.lr={study.best_params['optimizer.lr']}" in told.splitlines()[-1]
+    played(*arguments, "trials=12")
+    assert {path.read_text() for path in found.glob("*/starts")} == {"once "}
+
+
+def test_a_search_whose_first_runs_all_fail_ends(played):
+    with pytest.raises(SystemExit, match="the first three trials failed"):
+        played("optimizer.lr=interval(0.6,1)", "trials=5")
+
+
+# ----------------------------------------------------------------------------------------------------- real ones, slow
+
+
+def waited(condition, seconds=200):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def children(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the children of a process in /proc")
+def test_two_workers_share_a_search_two_are_killed_and_nothing_is_lost(tmp_path):
+    """One worker is killed alone, so that its run goes on without it; another with its run, as when a machine goes
+    down. A third is told to end. Each trial ends once, as a run that was never disturbed."""
+    arguments = [*RUN, "max_kimg=20", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "trials=6", "startup=3", "output=found"]
+    found = tmp_path / "found"
+    scored = lambda: {path.parent.name for path in found.glob("*/scores.json") if not (path.parent / "result.json").exists()}
+    first, second = start(*arguments, cwd=tmp_path), start(*arguments, cwd=tmp_path)
+    waited(lambda: len(scored()) == 2)
+    first.kill()
+    third = start(*arguments, cwd=tmp_path)
+    waited(lambda: len(list(found.glob("*/result.json"))) >= 2 and children(second))
+    for pid in children(second):
+        os.kill(pid, signal.SIGKILL)
+    second.kill()
+    fourth = start(*arguments, cwd=tmp_path)
+    waited(lambda: len(list(found.glob("*/result.json"))) >= 3 and children(fourth))
+    fourth.terminate()
+    told = fourth.communicate(timeout=120)[0]
+    assert fourth.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on" in told
+    fifth = start(*arguments, cwd=tmp_path)
+    for worker in (third, fifth):
+        words = worker.communicate(timeout=400)[0]
+        assert worker.returncode == 0, words
+    study = study_of(found)
+    assert [trial.number for trial in study.trials] == list(range(6))
+    assert {trial.state.name for trial in study.trials} <= {"COMPLETE", "PRUNED"}
+    for trial in study.trials:
+        place = found / f"{trial.number:04d}"
+        run = json.loads((place / "run.json").read_text())
         assert f"optimizer.lr={trial.params['optimizer.lr']}" in run["overrides"]
+        history = json.loads((place / "scores.json").read_text())["history"]
+        assert [round(entry["kimg"]) for entry in history] == list(range(1, len(history) + 1))
         if trial.state.name == "COMPLETE":
-            result = json.loads((found / f"{trial.number:04d}" / "result.json").read_text())
-            assert result["best"] == trial.value
-            assert result["kimg"] == 3
-    assert "the best     python -m ganlab model=mlp" in text or "the best" in text
-    before = {path: path.stat().st_mtime_ns for path in found.rglob("*") if path.parent.name.isdigit()}
-    searched(*arguments, cwd=tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in found.rglob("*") if path.parent.name.isdigit()} == before
+            assert json.loads((place / "result.json").read_text())["best"] == trial.value
+            assert list(trial.intermediate_values) == list(range(1, 21))
+    assert len(list(csv.DictReader((found / "search.csv").read_text().splitlines()))) == 6
