@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import random
 import re
@@ -264,19 +265,20 @@ def test_the_table_puts_the_best_first_and_the_key_that_matters_is_found(tmp_pat
 # ------------------------------------------------------------------------------------------------------------- searches
 
 PLAYED = """#!{python}
-import json, os, pathlib, sys, time  # what a run leaves behind, without training: a better score for a larger rate
+import json, math, os, pathlib, sys, time  # what a run leaves behind, without training: best at a rate of 0.1
 given = dict(a.lstrip("+~").split("=", 1) for a in sys.argv[3:])
 place, rate = pathlib.Path(given["hydra.run.dir"]), float(given["optimizer.lr"])
-if rate > 0.5:
+score = abs(math.log10(rate) + 1)
+if rate > 0.4:
     sys.exit("error: too large")
 for i in range(1, 4):
-    history = [{{"kimg": float(k), "fid200_pixels": 1 / rate - k}} for k in range(1, i + 1)]
+    history = [{{"kimg": float(k), "fid200_pixels": score - k}} for k in range(1, i + 1)]
     (place / "new").write_text(json.dumps({{"history": history}}))
     os.replace(place / "new", place / "scores.json")
     time.sleep(0.1)
 with open(place / "starts", "a") as file:
     file.write("once ")
-(place / "result.json").write_text(json.dumps({{"best": 1 / rate - 3, "protocol_id": "p"}}))
+(place / "result.json").write_text(json.dumps({{"best": score - 3, "protocol_id": "p"}}))
 """
 
 
@@ -301,7 +303,7 @@ def played(tmp_path, monkeypatch):
 
 
 def test_trials_end_as_done_stopped_or_failed_and_a_search_goes_on_where_it_ended(played, tmp_path, capsys):
-    arguments = ["optimizer.lr=tag(log,interval(1e-3,1))", "startup=3", "seed_of_search=1"]
+    arguments = ["optimizer.lr=tag(log,interval(1e-3,1))", "startup=3", "seed_of_search=2"]
     first = [(t.number, t.params, t.state.name) for t in played(*arguments, "trials=5").trials]
     study = played(*arguments, "trials=12")
     assert [(t.number, t.params, t.state.name) for t in study.trials][:5] == first
@@ -309,15 +311,16 @@ def test_trials_end_as_done_stopped_or_failed_and_a_search_goes_on_where_it_ende
     found = tmp_path / "found"
     for trial in study.trials:
         rate, state, place = trial.params["optimizer.lr"], trial.state.name, found / f"{trial.number:04d}"
-        assert (state == "FAIL") == (rate > 0.5)
+        score = abs(math.log10(rate) + 1)
+        assert (state == "FAIL") == (rate > 0.4)
         if state == "COMPLETE":
-            assert trial.value == pytest.approx(1 / rate - 3)
-            assert trial.intermediate_values == pytest.approx({k: 1 / rate - k for k in (1, 2, 3)})
+            assert trial.value == pytest.approx(score - 3)
+            assert trial.intermediate_values == pytest.approx({k: score - k for k in (1, 2, 3)})
             assert (place / "starts").read_text() == "once "
         elif state == "PRUNED":
             earlier = [t for t in study.trials[: trial.number] if t.state.name == "COMPLETE"]
             middle = statistics.median(t.intermediate_values[trial.last_step] for t in earlier)
-            assert 1 / rate - trial.last_step > middle
+            assert score - trial.last_step > middle
             assert not (place / "result.json").exists()
     assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED", "FAIL"}
     told = capsys.readouterr().out
@@ -330,7 +333,7 @@ def test_trials_end_as_done_stopped_or_failed_and_a_search_goes_on_where_it_ende
 
 def test_a_search_whose_first_runs_all_fail_ends(played):
     with pytest.raises(SystemExit, match="the first three trials failed"):
-        played("optimizer.lr=interval(0.6,1)", "trials=5")
+        played("optimizer.lr=interval(0.6,1)", "trials=4")
 
 
 # ----------------------------------------------------------------------------------------------------- real ones, slow
@@ -352,9 +355,18 @@ def children(process):
 def test_two_workers_share_a_search_two_are_killed_and_nothing_is_lost(tmp_path):
     """One worker is killed alone, so that its run goes on without it; another with its run, as when a machine goes
     down. A third is told to end. Each trial ends once, as a run that was never disturbed."""
-    arguments = [*RUN, "max_kimg=20", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "trials=6", "startup=3", "output=found"]
+    arguments = [
+        *RUN,
+        "max_kimg=20",
+        "optimizer.lr=tag(log,interval(1e-4,1e-1))",
+        "trials=6",
+        "startup=3",
+        "output=found",
+    ]
     found = tmp_path / "found"
-    scored = lambda: {path.parent.name for path in found.glob("*/scores.json") if not (path.parent / "result.json").exists()}
+    scored = lambda: {
+        path.parent.name for path in found.glob("*/scores.json") if not (path.parent / "result.json").exists()
+    }
     first, second = start(*arguments, cwd=tmp_path), start(*arguments, cwd=tmp_path)
     waited(lambda: len(scored()) == 2)
     first.kill()
