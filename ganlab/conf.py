@@ -33,8 +33,9 @@ LAUNCHERS = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submiti
 LAUNCHERS["submitit_slurm"] = LAUNCHERS["submitit_local"]
 
 
-def check_sweep(arguments: Sequence[str]) -> None:
-    """Refuses a launcher without a sweep, or one whose package is not installed, and a sweep in several processes.
+def check_sweep(arguments: Sequence[str]) -> bool:
+    """Whether this is a sweep, having refused what can't be one: a launcher without -m, or whose package is not
+    installed; several processes.
 
     Raises:
         ValueError: what to do
@@ -49,6 +50,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
                 raise ValueError(f'{argument} needs a package: pip install "ganlab[{name.partition("_")[0]}]"')
             if not sweeping:
                 raise ValueError(f"{argument} is for sweeps: add -m")
+    return sweeping
 
 
 def free_folder(path: str) -> str:

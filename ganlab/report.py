@@ -49,7 +49,7 @@ def story(
 ) -> dict[str, Any]:
     """Command, overrides, choices of groups, code, versions and host of this run."""
     return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": os.environ.get("GANLAB_SWEEP") or shlex.join(["python", *sys.orig_argv[1:]]),
         "overrides": overrides,
         "config_dirs": config_dirs or [],
         "choices": {k: v for k, v in (choices or {}).items() if "/" not in k and v is not None},

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import shlex
 import sys
 import warnings
 from typing import Any
@@ -26,7 +28,8 @@ OmegaConf.register_new_resolver("ganlab.places", places, replace=True)
 def main() -> None:
     try:
         sys.argv[1:] = go_on(sys.argv[1:])
-        check_sweep(sys.argv[1:])
+        if check_sweep(sys.argv[1:]):
+            os.environ["GANLAB_SWEEP"] = shlex.join(["python", *sys.orig_argv[1:]])  # for run.json of its runs
         composed()
     except ValueError as error:
         sys.exit(f"error: {error}")

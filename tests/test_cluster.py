@@ -237,3 +237,33 @@ def test_slurms_signal_saves_has_the_job_run_again_and_it_goes_on(tmp_path):
     ended(tasks(asked, tmp_path, **more), tmp_path)
     assert json.loads((tmp_path / "run" / "result.json").read_text())["kimg"] == 40
     assert [row.split(",")[0] for row in curves.read_text().splitlines()[1:]].count("2") <= 1
+
+
+def swept(*arguments, cwd, code=0):
+    env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "ganlab", "-m", *RUN, "metrics.enabled=true", "metrics.n=200", "scores=[fid]"]
+    done = subprocess.run([*command, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_make_the_runs_of_a_plain_sweep_and_only_those_that_are_not_done(tmp_path, launcher):
+    asked = ["seed=1,2,3", "generator.width=8,-8", "hydra.sweep.dir=sweep"]  # every second run fails
+    swept(*asked[:1], "generator.width=8", "hydra.sweep.dir=plain", cwd=tmp_path)
+    text = swept(*asked, f"hydra/launcher={launcher}", cwd=tmp_path, code=1)
+    assert "3 of 6 runs failed: 1, 3, 5" in text
+    assert "sweep: 6 of 6 runs have ended" in text
+    results = {i: json.loads((tmp_path / "sweep" / str(i) / "result.json").read_text()) for i in range(6)}
+    plain = [json.loads((tmp_path / "plain" / str(i) / "result.json").read_text()) for i in range(3)]
+    assert [results[i]["best"] for i in (0, 2, 4)] == [run["best"] for run in plain]
+    story = json.loads((tmp_path / "sweep" / "0" / "run.json").read_text())
+    assert story["command"].startswith("python -m ganlab -m model=mlp")
+    made = {i: (tmp_path / "sweep" / str(i) / "result.json").stat().st_mtime_ns for i in (0, 2, 4)}
+    assert "3 of 6 runs failed" in swept(*asked, "resume=auto", f"hydra/launcher={launcher}", cwd=tmp_path, code=1)
+    assert made == {i: (tmp_path / "sweep" / str(i) / "result.json").stat().st_mtime_ns for i in (0, 2, 4)}
+    asked[0] = "seed=4,5,6"
+    text = swept(*asked, "resume=auto", f"hydra/launcher={launcher}", cwd=tmp_path, code=1)
+    assert "6 of 6 runs failed: 0, 1, 2, 3, 4, 5" in text  # their folders are of another sweep: nothing is written over
+    assert made == {i: (tmp_path / "sweep" / str(i) / "result.json").stat().st_mtime_ns for i in (0, 2, 4)}
