@@ -1,8 +1,11 @@
 """The shipped configs as files: where they are, which keys they have, which options there are to choose from."""
 
 import itertools
+import os
 import re
+import shlex
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
@@ -29,13 +32,15 @@ def places(devices: Any) -> int:
     return launch.places(devices)
 
 
+# our settings of launchers bear the names that their packages give them
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")
 LAUNCHERS = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}
 LAUNCHERS["submitit_slurm"] = LAUNCHERS["submitit_local"]
 
 
-def check_sweep(arguments: Sequence[str]) -> bool:
-    """Whether this is a sweep, having refused what can't be one: a launcher without -m, or whose package is not
-    installed; several processes.
+def check_start(arguments: Sequence[str]) -> None:
+    """Refuses a launcher without a sweep, or whose package is not installed; a sweep in several processes, and a run in
+    several that does not say where. A sweep leaves its command to its runs.
 
     Raises:
         ValueError: what to do
@@ -43,6 +48,8 @@ def check_sweep(arguments: Sequence[str]) -> bool:
     sweeping = bool({"-m", "--multirun"} & set(arguments))
     if sweeping and started_by_others():
         raise ValueError("a sweep starts the processes of its runs itself: start it without torchrun or srun")
+    if started_by_others() and not any(argument.startswith("hydra.run.dir=") for argument in arguments):
+        raise ValueError("several processes were started: name the folder that they share: hydra.run.dir=outputs/NAME")
     for argument in arguments:
         name = argument.removeprefix("hydra/launcher=")
         if name != argument and name in LAUNCHERS:
@@ -50,7 +57,8 @@ def check_sweep(arguments: Sequence[str]) -> bool:
                 raise ValueError(f'{argument} needs a package: pip install "ganlab[{name.partition("_")[0]}]"')
             if not sweeping:
                 raise ValueError(f"{argument} is for sweeps: add -m")
-    return sweeping
+    if sweeping:
+        os.environ["GANLAB_SWEEP"] = shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def free_folder(path: str) -> str:

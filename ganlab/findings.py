@@ -86,7 +86,7 @@ def plot(study: Any, path: Path, score: str, shares: Mapping[str, float]) -> Non
             curves.plot(*zip(*points), "o-", ms=3, lw=1, color="lightgrey", zorder=0)
     numbers, values = [trial.number for trial in ended], [trial.value for trial in ended]
     history.plot(numbers, values, "o")
-    history.step(numbers, list(accumulate(values, better)), where="post", label="the best so far")
+    history.plot(numbers, list(accumulate(values, better)), drawstyle="steps-post", label="the best so far")
     history.set(xlabel="trial", ylabel=score)
     history.legend()
     curves.set(xlabel="kimg", ylabel=f"{score} (stopped trials: grey)")

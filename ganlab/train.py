@@ -2,10 +2,7 @@
 
 import logging
 import math
-import os
-import shlex
 import sys
-import warnings
 from typing import Any
 
 import hydra
@@ -13,12 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganlab.conf import CONF, cache, check_sweep, free_folder, options, places
+from ganlab.conf import CONF, cache, check_start, free_folder, options, places
 from ganlab.resume import go_on
 
 MULTIRUN = RunMode.MULTIRUN
 log = logging.getLogger("ganlab")
-warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")  # our settings of launchers bear the names of their packages'
 OmegaConf.register_new_resolver("ganlab.options", options, replace=True)
 OmegaConf.register_new_resolver("ganlab.free", free_folder, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
@@ -28,8 +24,7 @@ OmegaConf.register_new_resolver("ganlab.places", places, replace=True)
 def main() -> None:
     try:
         sys.argv[1:] = go_on(sys.argv[1:])
-        if check_sweep(sys.argv[1:]):
-            os.environ["GANLAB_SWEEP"] = shlex.join(["python", *sys.orig_argv[1:]])  # for run.json of its runs
+        check_start(sys.argv[1:])
         composed()
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -50,10 +45,6 @@ def composed(cfg: DictConfig) -> float:
     own = [s.path for s in hydra_cfg.runtime.config_sources if s.provider == "command-line"]
     alone = not ranks.started_by_others()
     try:
-        if not alone and not any(o.startswith("hydra.run.dir=") for o in hydra_cfg.overrides.hydra):
-            raise ValueError(
-                "several processes were started: name the folder that they share, hydra.run.dir=outputs/NAME"
-            )
         if sweeping and cfg.resume == "auto" and (before := report.done(folder, overrides)) is not None:
             return before
         if "joblib" in str(hydra_cfg.launcher._target_):

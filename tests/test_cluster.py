@@ -108,14 +108,14 @@ def test_commands_that_do_not_go_with_several_tasks(monkeypatch, tmp_path, argum
 
 def test_launchers_are_for_sweeps_and_say_what_they_need(monkeypatch):
     with pytest.raises(ValueError, match="hydra/launcher=joblib is for sweeps: add -m"):
-        conf.check_sweep(["hydra/launcher=joblib"])
+        conf.check_start(["hydra/launcher=joblib"])
     monkeypatch.setattr(conf, "find_spec", lambda name: None)
     for name, extra in {"joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "submitit"}.items():
         with pytest.raises(
             ValueError, match=rf'hydra/launcher={name} needs a package: pip install "ganlab\[{extra}\]"'
         ):
-            conf.check_sweep(["-m", f"hydra/launcher={name}"])
-    conf.check_sweep(["-m", "hydra/launcher=basic"])
+            conf.check_start(["-m", f"hydra/launcher={name}"])
+    conf.check_start(["-m", "hydra/launcher=basic"])
 
 
 # ------------------------------------------------------------------------------------------------------ GPUs and places
