@@ -43,14 +43,15 @@ def main() -> None:
 
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """(what is of the search, overrides of its runs)"""
-    own = {"search", *yaml.safe_load((Path(CONF) / "search.yaml").read_text())}
-    mine: list[str] = []
+    keys = {"search", *yaml.safe_load((Path(CONF) / "search.yaml").read_text())}
+    flags: list[str] = []
+    own: list[str] = []
     runs: list[str] = []
     for before, argument in zip(["", *arguments], arguments):
-        key = argument.lstrip("+~").partition("=")[0].split(".")[0]
         flag = argument.startswith("-") or before in ("--config-dir", "-cd")
-        (mine if flag or key in own else runs).append(argument)
-    return mine, runs
+        key = argument.lstrip("+~").partition("=")[0].split(".")[0]
+        (flags if flag else own if key in keys else runs).append(argument)
+    return [*flags, *own], runs
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="search")

@@ -93,7 +93,7 @@ def test_a_space_that_is_none_is_refused(given, told):
 
 
 def test_a_command_line_is_of_the_search_and_of_its_runs():
-    arguments = ["--config-dir", "my_conf", "search=lr", "trials=3", "model=mlp", "+terms=[r1]", "space={}", "seed=2"]
+    arguments = ["search=lr", "--config-dir", "my_conf", "trials=3", "model=mlp", "+terms=[r1]", "space={}", "seed=2"]
     own, runs = search.divided(arguments)
     assert own == ["--config-dir", "my_conf", "search=lr", "trials=3", "space={}"]
     assert runs == ["model=mlp", "+terms=[r1]", "seed=2"]
@@ -266,7 +266,7 @@ def test_the_table_puts_the_best_first_and_the_key_that_matters_is_found(tmp_pat
 
 PLAYED = """#!{python}
 import json, math, os, pathlib, sys, time  # what a run leaves behind, without training: best at a rate of 0.1
-given = dict(a.lstrip("+~").split("=", 1) for a in sys.argv[3:])
+given = dict(a.lstrip("+~").split("=", 1) for a in sys.argv if "=" in a)
 place, rate = pathlib.Path(given["hydra.run.dir"]), float(given["optimizer.lr"])
 score = abs(math.log10(rate) + 1)
 if rate > 0.4:
@@ -278,6 +278,7 @@ for i in range(1, 4):
     time.sleep(0.1)
 with open(place / "starts", "a") as file:
     file.write("once ")
+(place / "command").write_text(" ".join(sys.argv))
 (place / "result.json").write_text(json.dumps({{"best": score - 3, "protocol_id": "p"}}))
 """
 
@@ -329,6 +330,17 @@ def test_trials_end_as_done_stopped_or_failed_and_a_search_goes_on_where_it_ende
     assert f"optimizer.lr={study.best_params['optimizer.lr']}" in told.splitlines()[-1]
     played(*arguments, "trials=12")
     assert {path.read_text() for path in found.glob("*/starts")} == {"once "}
+
+
+def test_spaces_and_parts_of_ones_own_are_found_by_the_search_and_by_its_runs(played, tmp_path):
+    for group, text in {"search": "space: {optimizer.lr: '0.1,0.2'}", "experiment": "max_kimg: 2"}.items():
+        (tmp_path / "mine" / group).mkdir(parents=True)
+        (tmp_path / "mine" / group / "own.yaml").write_text(f"# @package _global_\n{text}\n")
+    study = played("--config-dir", "mine", "search=own", "experiment=own", "trials=1")
+    assert study.trials[0].params["optimizer.lr"] in ("0.1", "0.2")
+    command = (tmp_path / "found" / "0000" / "command").read_text()
+    assert f"-m ganlab --config-dir {tmp_path / 'mine'} model=mlp" in command
+    assert "experiment=own optimizer.lr=0." in command
 
 
 def test_a_search_whose_first_runs_all_fail_ends(played):
