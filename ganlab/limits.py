@@ -49,7 +49,7 @@ NAMES = {
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep bands kernels ngrams rollouts""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
-        overlap shuffle startup warmup""",
+        overlap shuffle startup""",
     COUNT: """classes conditions capacity test count epochs interval strokes splits subsets k k_coverage g_steps n
         labelled modes starts attention tile components length clips hop step frames vocabulary number trials""",
     Range(2, 10**9): "n_real subset_size",
@@ -59,7 +59,7 @@ NAMES = {
         minutes bandwidths pca floor fps speed""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
-        purge_step trim anneal_kimg ahead""",
+        purge_step trim anneal_kimg ahead warmup""",
     SHARE: """mixing smooth decay share p frequencies alpha gamma momentum jitter thickness peak held_out hide hint""",
     Range(0, 1, below=True): "betas drop dropout hold",
     Range(0, 1, above=True): "top imbalance factor",

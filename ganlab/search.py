@@ -68,7 +68,7 @@ def composed(cfg: DictConfig) -> None:
 
 
 def search(
-    space: Mapping[str, str], trials: int, seeds: Sequence[int], prune: bool, startup: int, warmup: int,
+    space: Mapping[str, str], trials: int, seeds: Sequence[int], prune: bool, startup: int, warmup: float | None,
     seed_of_search: int, output: str, storage: str | None,
 ) -> None:  # fmt: skip
     """Tries points until there are `trials` of them, then writes the table and the plots.
@@ -97,13 +97,14 @@ def search(
             "nothing is searched: choose a space (search=lr_r1), or give a key several values, as in "
             "'optimizer.lr=tag(log,interval(1e-5,1e-3))'"
         )
-    trainer, evaluate = checked(fixed, dimensions, seeds[0])
+    settings, evaluate = checked(fixed, dimensions, seeds[0])
     if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        own_gpus(trainer)
+        own_gpus(settings["trainer"])
     folder = Path(output).absolute()
     about = {"runs": fixed, "space": written, "seeds": list(seeds), "score": evaluate.monitored}
     study = opened(folder, storage, about, evaluate.lower_is_better)
-    study.pruner = optuna.pruners.MedianPruner(startup, warmup) if prune else optuna.pruners.NopPruner()
+    kept = math.ceil(0.4 * settings["max_kimg"] if warmup is None else warmup)
+    study.pruner = optuna.pruners.MedianPruner(startup, kept) if prune else optuna.pruners.NopPruner()
     for trial in taken(study, folder, trials):
         mixed = int(np.random.SeedSequence((seed_of_search, trial.number)).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=mixed, n_startup_trials=startup)
@@ -126,7 +127,7 @@ def search(
 
 
 def checked(fixed: Sequence[str], space: Space, seed: int) -> tuple[dict[str, Any], Any]:
-    """(settings of the trainer, what scores): composes and prepares runs with each choice and both ends of intervals.
+    """(settings of a run, what scores it): composes and prepares runs with each choice and both ends of intervals.
 
     Raises:
         ValueError: what such a run refuses, or the points' scores can't be compared
@@ -155,7 +156,7 @@ def checked(fixed: Sequence[str], space: Space, seed: int) -> tuple[dict[str, An
         settings = prepare(job, overrides)
         for callback in callbacks_and_loggers(settings)[0]:
             if isinstance(callback, Evaluate):
-                found[callback.monitored] = settings["trainer"], callback
+                found[callback.monitored] = settings, callback
     if len(found) != 1:
         told = f"the space has several: {', '.join(found)}" if found else "there is none (metrics.enabled=false)"
         raise ValueError(f"a search needs one score to go by, and {told}")

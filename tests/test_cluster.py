@@ -239,6 +239,34 @@ def test_slurms_signal_saves_has_the_job_run_again_and_it_goes_on(tmp_path):
     assert [row.split(",")[0] for row in curves.read_text().splitlines()[1:]].count("2") <= 1
 
 
+FAKES = {
+    "sbatch": """
+cp $1 {folder}/script
+for i in $(seq 0 $(grep -oP -- '--array=0-\\K[0-9]+' $1)); do
+  SLURM_JOB_ID=$((100 + i)) SLURM_ARRAY_JOB_ID=100 SLURM_ARRAY_TASK_ID=$i SLURM_JOB_NAME=ganlab SLURM_NTASKS=1 \\
+  SLURM_NNODES=1 SLURM_NTASKS_PER_NODE=1 SLURM_NODEID=0 bash $1 > {folder}/job_$i.log 2>&1 &
+done
+echo Submitted batch job 100
+""",
+    "srun": """
+while [[ $1 == -* ]]; do if [[ $1 == *=* || $1 == --unbuffered ]]; then shift; else shift 2; fi; done
+SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_LOCALID=0 exec "$@"
+""",
+    "sacct": "echo 'JobID|State|NodeList'",
+}  # of a cluster that runs an array's jobs side by side on this machine
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    folder = tmp_path / "fakes"
+    folder.mkdir()
+    for name, text in FAKES.items():
+        (folder / name).write_text("#!/bin/bash\n" + text.replace("{folder}", str(folder)))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
 def swept(*arguments, cwd, code=0):
     env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "ganlab", "-m", *RUN, "metrics.enabled=true", "metrics.n=200", "scores=[fid]"]
@@ -248,8 +276,8 @@ def swept(*arguments, cwd, code=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_launchers_make_the_runs_of_a_plain_sweep_and_only_those_that_are_not_done(tmp_path, launcher):
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+def test_launchers_make_the_runs_of_a_plain_sweep_and_only_those_that_are_not_done(tmp_path, launcher, cluster):
     asked = ["seed=1,2,3", "generator.width=8,-8", "hydra.sweep.dir=sweep"]  # every second run fails
     swept(*asked[:1], "generator.width=8", "hydra.sweep.dir=plain", cwd=tmp_path)
     text = swept(*asked, f"hydra/launcher={launcher}", cwd=tmp_path, code=1)
@@ -258,6 +286,9 @@ def test_launchers_make_the_runs_of_a_plain_sweep_and_only_those_that_are_not_do
     results = {i: json.loads((tmp_path / "sweep" / str(i) / "result.json").read_text()) for i in range(6)}
     plain = [json.loads((tmp_path / "plain" / str(i) / "result.json").read_text()) for i in range(3)]
     assert [results[i]["best"] for i in (0, 2, 4)] == [run["best"] for run in plain]
+    if launcher == "submitit_slurm":
+        assert "#SBATCH --gpus-per-node=1" in (script := (cluster / "script").read_text())
+        assert "#SBATCH --signal=USR2@120" in script
     story = json.loads((tmp_path / "sweep" / "0" / "run.json").read_text())
     assert story["command"].startswith("python -m ganlab -m model=mlp")
     made = {i: (tmp_path / "sweep" / str(i) / "result.json").stat().st_mtime_ns for i in (0, 2, 4)}
