@@ -10,7 +10,7 @@ from ganlab.files import write_text
 from ganlab.report import relative
 from ganlab.tables import aligned, as_csv
 
-STATES = {"COMPLETE": "done", "PRUNED": "stopped", "FAIL": "failed"}
+STATES = ["done", "stopped", "failed"]  # in the order of the table
 
 
 def told(study: Any, folder: Path, score: str, fixed: Sequence[str]) -> None:
@@ -33,26 +33,26 @@ def told(study: Any, folder: Path, score: str, fixed: Sequence[str]) -> None:
     print(f"{'the best':<11} {shlex.join(['python', '-m', 'ganlab', *fixed, *best])}")
 
 
+def state(trial: Any) -> str:
+    return "failed" if "failed" in trial.user_attrs else STATES[["COMPLETE", "PRUNED", "FAIL"].index(trial.state.name)]
+
+
 def table(study: Any, score: str) -> list[dict[str, Any]]:
     """One row per trial: the best first, then those that were stopped, the farthest first, then failed ones. kimg is of
     the first seed's run."""
-    known = study.get_trials(deepcopy=False)
+    known = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     sign = 1 if study.direction.name == "MINIMIZE" else -1
-    order = lambda t: (
-        [*STATES].index(t.state.name),
-        sign * t.value if t.state.name == "COMPLETE" else -(t.last_step or 0),
-        t.number,
-    )
+    order = lambda t: (STATES.index(state(t)), sign * t.value if state(t) == "done" else -(t.last_step or 0), t.number)
     keys = dict.fromkeys(key for trial in known for key in trial.params)
     return [
         {
             "trial": f"{trial.number:04d}",
             **{key: trial.params.get(key, "") for key in keys},
-            score: trial.value if trial.state.name == "COMPLETE" else "",
+            score: trial.value if state(trial) == "done" else "",
             "kimg": trial.last_step or "",
-            "state": STATES[trial.state.name],
+            "state": state(trial),
         }
-        for trial in sorted((t for t in known if t.state.name in STATES), key=order)
+        for trial in sorted(known, key=order)
     ]
 
 

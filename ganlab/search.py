@@ -119,9 +119,10 @@ def search(
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             say(str(pruned))
         except RunFailed as failed:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            trial.set_user_attr("failed", str(failed))
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # of what it calls failed, Optuna learns nothing
             say(f"failed: {failed}")
-            if trial.number == 2 and all(t.state.name == "FAIL" for t in study.get_trials(deepcopy=False)[:3]):
+            if trial.number == 2 and all("failed" in t.user_attrs for t in study.get_trials(deepcopy=False)[:3]):
                 raise ValueError("the first three trials failed, so the search ends") from None
     told(study, folder, evaluate.monitored, fixed)
 

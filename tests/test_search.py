@@ -247,7 +247,8 @@ def test_the_table_puts_the_best_first_and_the_key_that_matters_is_found(tmp_pat
         matters, _ = trial.suggest_float("matters", 0, 1), trial.suggest_float("idle", 0, 1)
         trial.report(matters, 1)
         if i % 5 == 4:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED if i > 4 else optuna.trial.TrialState.FAIL)
+            trial.set_user_attr(*("failed", "so it is") if i == 4 else ("other", None))
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(trial, matters)
     findings.told(study, tmp_path, "accuracy", ["model=mlp"])
@@ -313,17 +314,18 @@ def test_trials_end_as_done_stopped_or_failed_and_a_search_goes_on_where_it_ende
     for trial in study.trials:
         rate, state, place = trial.params["optimizer.lr"], trial.state.name, found / f"{trial.number:04d}"
         score = abs(math.log10(rate) + 1)
-        assert (state == "FAIL") == (rate > 0.4)
+        assert ("failed" in trial.user_attrs) == (rate > 0.4)
         if state == "COMPLETE":
             assert trial.value == pytest.approx(score - 3)
             assert trial.intermediate_values == pytest.approx({k: score - k for k in (1, 2, 3)})
             assert (place / "starts").read_text() == "once "
-        elif state == "PRUNED":
+        elif rate <= 0.4:
+            assert state == "PRUNED"
             earlier = [t for t in study.trials[: trial.number] if t.state.name == "COMPLETE"]
             middle = statistics.median(t.intermediate_values[trial.last_step] for t in earlier)
             assert score - trial.last_step > middle
             assert not (place / "result.json").exists()
-    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED", "FAIL"}
+    assert {findings.state(trial) for trial in study.trials} == {"done", "stopped", "failed"}
     told = capsys.readouterr().out
     assert "behind the median of the others" in told
     assert "failed: error: too large" in told
