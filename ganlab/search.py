@@ -112,7 +112,7 @@ def search(
         say = lambda words, number=trial.number: print(f"{number:04d}  {words}", flush=True)
         say(" ".join(f"{key}={value}" for key, value in point.items()))
         try:
-            value = valued(trial, point, fixed, seeds, folder, evaluate)
+            value = valued(trial, point, fixed, seeds, folder, evaluate, settings["max_kimg"])
             study.tell(trial, value)
             say(f"{evaluate.monitored} {value:.4g}, best so far {study.best_value:.4g}")
         except optuna.TrialPruned as pruned:
@@ -243,9 +243,10 @@ def free(path: Path) -> FileLock | None:
 
 
 def valued(
-    trial: Any, point: Point, fixed: Sequence[str], seeds: Sequence[int], folder: Path, evaluate: Any
+    trial: Any, point: Point, fixed: Sequence[str], seeds: Sequence[int], folder: Path, evaluate: Any, max_kimg: float
 ) -> float:  # fmt: skip
-    """The mean over seeds of a point's best scores. The first seed's curve decides whether it is worth going on.
+    """The mean over seeds of a point's best scores. The first seed's curve decides, before its last score, whether it is
+    worth going on.
 
     Raises:
         RunFailed: a run did
@@ -263,7 +264,7 @@ def valued(
             for entry in new:
                 known.append((len(known) + 1) * evaluate.every)  # kimg, the same for all
                 trial.report(entry[evaluate.monitored], known[-1])
-            return bool(new) and trial.should_prune()
+            return bool(new) and known[-1] < max_kimg and trial.should_prune()
 
         result = trained(of_run(fixed, point, seed), place, behind)
         if result is None:

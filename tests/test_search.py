@@ -198,7 +198,7 @@ def test_a_points_value_is_the_mean_over_seeds_and_its_curve_that_of_the_first(t
     trial = study.ask()
     made(tmp_path / "0000" / "seed_5", [30.0, 10.0, 12.0])
     made(tmp_path / "0000" / "seed_6", [50.0, 20.0])
-    assert search.valued(trial, {}, [], [5, 6], tmp_path, Evaluate) == 15.0
+    assert search.valued(trial, {}, [], [5, 6], tmp_path, Evaluate, 6) == 15.0
     assert study.trials[0].intermediate_values == {2: 30.0, 4: 10.0, 6: 12.0}
 
 
@@ -207,21 +207,35 @@ def test_a_trial_taken_up_reports_only_what_is_new(tmp_path):
     trial = study.ask()
     trial.report(30.0, 2)
     made(tmp_path / "0000", [99.0, 10.0])
-    assert search.valued(trial, {}, [], [0], tmp_path, Evaluate) == 10.0
+    assert search.valued(trial, {}, [], [0], tmp_path, Evaluate, 6) == 10.0
     assert study.trials[0].intermediate_values == {2: 30.0, 4: 10.0}
+
+
+@pytest.mark.parametrize(("max_kimg", "stops"), [(6, True), (4, False)])
+def test_a_trial_is_not_stopped_at_its_last_score(tmp_path, monkeypatch, max_kimg, stops):
+    trial, asked = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=0)).ask(), []
+    made(tmp_path / "0000", [3.0, 2.0])  # after 2 and 4 kimg
+
+    def trained(overrides, place, behind):
+        asked.append(behind())
+        return json.loads((place / "result.json").read_text())
+
+    monkeypatch.setattr(search, "trained", trained)
+    search.valued(trial, {}, [], [0], tmp_path, Evaluate, max_kimg)
+    assert asked == [stops]
 
 
 def test_values_that_can_not_be_compared_are_no_values(tmp_path):
     study = optuna.create_study()
     made(tmp_path / "0000", [1.0])
-    search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate)
+    search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate, 6)
     made(tmp_path / "0001", [1.0], best=float("nan"))
     with pytest.raises(search.RunFailed, match="no finite score"):
-        search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate)
+        search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate, 6)
     made(tmp_path / "0002", [1.0])
     study.set_user_attr("protocol", "another")
     with pytest.raises(search.RunFailed, match="another protocol"):
-        search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate)
+        search.valued(study.ask(), {}, [], [0], tmp_path, Evaluate, 6)
 
 
 def test_a_folder_is_of_one_search(tmp_path):
