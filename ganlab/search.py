@@ -245,7 +245,7 @@ def free(path: Path) -> FileLock | None:
 def valued(
     trial: Any, point: Point, fixed: Sequence[str], seeds: Sequence[int], folder: Path, evaluate: Any, max_kimg: float
 ) -> float:  # fmt: skip
-    """The mean over seeds of a point's best scores. The first seed's curve decides, before its last score, whether it is
+    """The mean over seeds of a point's best scores. The first seed's curve decides, up to its last score, whether it is
     worth going on.
 
     Raises:
