@@ -8,6 +8,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import uuid
@@ -133,6 +134,8 @@ def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: i
     torch.set_num_threads(max(1, cores() // processes))
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on
+    if hasattr(signal, "SIGUSR2"):  # submitit's, which SLURM may send to all: what it means comes from the parent, too
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
         return function(*arguments)
     except Interrupted as interrupted:  # no failure: the parent ends as it was asked to
