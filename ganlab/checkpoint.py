@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ganlab import sharing
 from ganlab.files import atomic
 from ganlab.networks import normalise
 from ganlab.phase import full, micro, size, wrap
+from ganlab.ranks import rank
 from ganlab.rng import IndexedRNG, SampleRNG, TruncatedRNG
 from ganlab.untrusted import build, check_content, check_room, described
 
@@ -149,7 +149,7 @@ def find(resume: str | None, key: str = "resume", folder: str | Path | None = No
         except ValueError as error:
             damaged.append(str(error).removeprefix("checkpoint="))
             continue
-        if damaged and os.environ.get("RANK", "0") == "0":
+        if damaged and rank() == 0:
             print(*damaged, f"{key}: so it is {candidate} that is used", sep="\n")
         return str(candidate)
     if not there and (automatic or (key == "resume" and (path / "run.json").is_file())):

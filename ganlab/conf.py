@@ -3,13 +3,18 @@
 import itertools
 import os
 import re
+import shlex
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ganlab.ranks import rank, started_by_others
 
 _installed = Path(__file__).parent / "_conf"
 CONF = str(_installed if _installed.is_dir() else Path(__file__).parent.parent / "conf")
@@ -21,9 +26,44 @@ def cache(part: str) -> str:
     return str(cache_path(part))
 
 
+def places(devices: Any) -> int:
+    from ganlab import launch
+
+    return launch.places(devices)
+
+
+# our settings of launchers bear the names that their packages give them
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")
+LAUNCHERS = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}
+LAUNCHERS["submitit_slurm"] = LAUNCHERS["submitit_local"]
+
+
+def check_start(arguments: Sequence[str]) -> None:
+    """Refuses a launcher without a sweep, or whose package is not installed; a sweep in several processes, and a run in
+    several that does not say where. A sweep leaves its command to its runs.
+
+    Raises:
+        ValueError: what to do
+    """
+    sweeping = bool({"-m", "--multirun"} & set(arguments))
+    if sweeping and started_by_others():
+        raise ValueError("a sweep starts the processes of its runs itself: start it without torchrun or srun")
+    if started_by_others() and not any(argument.startswith("hydra.run.dir=") for argument in arguments):
+        raise ValueError("several processes were started: name the folder that they share: hydra.run.dir=outputs/NAME")
+    for argument in arguments:
+        name = argument.removeprefix("hydra/launcher=")
+        if name != argument and name in LAUNCHERS:
+            if find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{LAUNCHERS[name]}") is None:
+                raise ValueError(f'{argument} needs a package: pip install "ganlab[{name.partition("_")[0]}]"')
+            if not sweeping:
+                raise ValueError(f"{argument} is for sweeps: add -m")
+    if sweeping:
+        os.environ["GANLAB_SWEEP"] = shlex.join(["python", *sys.orig_argv[1:]])
+
+
 def free_folder(path: str) -> str:
     """`path`, or path-2, path-3, ...: the first that is not there yet. It is made, so that nobody else takes it."""
-    if os.environ.get("RANK", "0") != "0":  # one of several processes that were started from outside
+    if rank():  # one of several processes that were started from outside
         return path
     for i in itertools.count(1):
         free = Path(path if i == 1 else f"{path}-{i}")
@@ -58,7 +98,9 @@ def groups() -> dict[str, dict[str, Path]]:
     folders = [Path(CONF)] + [Path(b) for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")]
     folders += [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--config-dir=")]
     found: dict[str, dict[str, Path]] = {}
-    for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
+    for path in sorted(
+        path for folder in folders for path in folder.glob("*/*.yaml") if folder / "search" != path.parent
+    ):
         found.setdefault(path.parent.name, {})[path.stem] = path
     return found
 

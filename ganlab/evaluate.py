@@ -18,7 +18,7 @@ OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    from ganlab import launch, limits
+    from ganlab import launch, limits, ranks
     from ganlab.files import Unavailable
 
     try:
@@ -27,8 +27,12 @@ def main(cfg: DictConfig) -> None:
             print(self_test(settings))
             return
         check(settings)
+        if ranks.by_slurm():
+            raise ValueError(
+                "ganlab.evaluate starts its processes itself, as devices= says: start it once, without srun"
+            )
         processes = launch.processes(settings)
-        if launch.started_by_others() or processes == 1:
+        if ranks.started_by_others() or processes == 1:
             evaluate(settings)
         else:
             launch.run(evaluate, settings, processes=processes)
@@ -182,10 +186,10 @@ def join_group(settings: dict[str, Any]) -> Any:
     """This process's device; several processes find each other."""
     import torch
 
-    from ganlab import launch
+    from ganlab import launch, ranks
 
     cuda = launch.gpus(settings) > 0
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    device = torch.device("cuda", ranks.local_rank()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():

@@ -4,15 +4,22 @@ Workers get plain values and a function, never Hydra. Under torchrun or SLURM, w
 is started here.
 """
 
+import contextlib
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
+from ganlab import ranks
 from ganlab.signals import Interrupted, Passing
 
 
@@ -20,22 +27,10 @@ class WorkerFailed(RuntimeError):
     """A process of the group ended with an error; the message is that of the first."""
 
 
-def started_by_others() -> bool:
-    """Whether torchrun, SLURM or the like started this process as one of several."""
-    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-
-
-def world() -> int | None:
-    """How many processes others started; None: they did not."""
-    if not started_by_others():
-        return None
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
-
-
 def lost_touch(error: BaseException) -> str | None:
     """What to tell of an error of the network between processes; None: it is no such error."""
     text = str(error).strip().partition("\n")[0]
-    if not started_by_others() or not any(word in text for word in ("gloo/", "Gloo", "pair closure", "NCCL")):
+    if not ranks.started_by_others() or not any(word in text for word in ("gloo/", "Gloo", "pair closure", "NCCL")):
         return None
     if "connectFullMesh" in text:
         told = "GLOO_SOCKET_IFNAME (of GPUs, NCCL_SOCKET_IFNAME) says by which network, named as in `ip addr`"
@@ -46,6 +41,52 @@ def lost_touch(error: BaseException) -> str | None:
 def gpus(trainer: Mapping[str, Any]) -> int:
     """How many GPUs a run may use; does not initialise CUDA."""
     return torch.cuda.device_count() if trainer["accelerator"] in ("auto", "gpu", "cuda") else 0
+
+
+def places(devices: Any = 1) -> int:
+    """How many runs go at once on this machine: as many as have GPUs of their own; without any, one on each pair of
+    cores.
+
+    devices   of a run
+    """
+    each = devices if isinstance(devices, int) and devices > 0 else 1
+    return max(1, torch.cuda.device_count() // each if torch.cuda.device_count() else cores() // 2)
+
+
+HELD: list[FileLock] = []  # of this process's GPUs, until it ends
+
+
+def own_gpus(trainer: Mapping[str, Any], folder: Path | None = None) -> None:
+    """Gives this process as many of the machine's GPUs as a run needs, the first that no other process of ganlab holds:
+    it sees no others from then on. It must come before anything uses CUDA.
+
+    folder   of the locks, the same for all; None: the system's for temporary files
+
+    Raises:
+        ValueError: too few are free, or trainer.devices is no number
+    """
+    count, wanted = gpus(trainer), trainer["devices"]
+    if HELD or not count:
+        return
+    if not isinstance(wanted, int) or wanted < 1:
+        raise ValueError(f"trainer.devices={wanted}: runs side by side need a number, of the GPUs of each")
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = (visible or [str(i) for i in range(count)])[:count]
+    mine: dict[str, FileLock] = {}
+    for name in names:
+        lock = FileLock((folder or Path(tempfile.gettempdir())) / f"ganlab-gpu-{name}.lock")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            mine[name] = lock
+        if len(mine) == wanted:
+            HELD.extend(mine.values())
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+            return
+    for lock in mine.values():
+        lock.release()
+    raise ValueError(
+        f"{len(mine)} of {count} GPUs are not taken by other runs, and trainer.devices={wanted}: start fewer at once"
+    )
 
 
 def processes(trainer: Mapping[str, Any]) -> int:
@@ -81,6 +122,8 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int) -> Any:
         signals_to_handle="SIGQUIT",  # at the others it would give up on the processes, which are saving
     )  # fmt: skip
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)  # it tells of each process that it stops
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's own, which a fresh process does not know
+        multiprocessing.set_start_method("spawn", force=True)
     passing = Passing()
     try:
         with passing:
@@ -103,6 +146,8 @@ def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: i
     torch.set_num_threads(max(1, cores() // processes))
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on
+    if hasattr(signal, "SIGUSR2"):  # submitit's, which SLURM may send to all: what it means comes from the parent, too
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
         return function(*arguments)
     except Interrupted as interrupted:  # no failure: the parent ends as it was asked to
@@ -114,4 +159,7 @@ def _work(function: Callable[..., Any], arguments: tuple[Any, ...], processes: i
 
 
 def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many this process may use: what the system allows it, or OMP_NUM_THREADS if that is fewer."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(told)) if told.isdigit() and int(told) else there

@@ -49,9 +49,9 @@ NAMES = {
     ): """depth blocks expansion group pack layers pieces steps n_critic rounds rows columns samples directions
         devices num_nodes patience keep bands kernels ngrams rollouts""",
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
-        overlap shuffle""",
+        overlap shuffle startup""",
     COUNT: """classes conditions capacity test count epochs interval strokes splits subsets k k_coverage g_steps n
-        labelled modes starts attention tile components length clips hop step frames vocabulary number""",
+        labelled modes starts attention tile components length clips hop step frames vocabulary number trials""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
@@ -59,7 +59,7 @@ NAMES = {
         minutes bandwidths pca floor fps speed timeout""",
     NOT_NEGATIVE: """weight start stop fade_kimg half_life ema_half_life ramp eps target weight_decay dampening lambda_k
         continuous_weight beta deviation memory disk standing noise seconds pixels class_weights label
-        purge_step trim anneal_kimg ahead""",
+        purge_step trim anneal_kimg ahead warmup""",
     SHARE: """mixing smooth decay share p frequencies alpha gamma momentum jitter thickness peak held_out hide hint""",
     Range(0, 1, below=True): "betas drop dropout hold",
     Range(0, 1, above=True): "top imbalance factor",
@@ -73,7 +73,7 @@ NAMES = {
     Range(0, (1 << 16) - 1): "void",
     Range(4, 8192): "size",
     Range(1, 1 << 14): "shapes",
-    Range(0, (1 << 32) - 1): "seed seeds",
+    Range(0, (1 << 32) - 1): "seed seeds seed_of_search",
 }
 RANGES = {name: limit for limit, names in NAMES.items() for name in names.split()}
 

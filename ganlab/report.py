@@ -49,7 +49,7 @@ def story(
 ) -> dict[str, Any]:
     """Command, overrides, choices of groups, code, versions and host of this run."""
     return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": os.environ.get("GANLAB_SWEEP") or shlex.join(["python", *sys.orig_argv[1:]]),
         "overrides": overrides,
         "config_dirs": config_dirs or [],
         "choices": {k: v for k, v in (choices or {}).items() if "/" not in k and v is not None},
@@ -153,6 +153,22 @@ def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str
 
 
 FAILED: list[str] = []  # folders of runs that failed in this process, for the end of a sweep
+
+
+def done(folder: str, overrides: list[str]) -> float | None:
+    """The best score of a run that a sweep has made before, nan where it has none; None: it is to be made.
+
+    Raises:
+        Taken: the folder holds another run
+    """
+    path = Path(folder) / "result.json"
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    if result.get("status") != "done":
+        return None
+    if result["overrides"] != overrides:
+        raise Taken(f"{folder} holds a run of another sweep: choose another hydra.sweep.dir")
+    print(f"{relative(folder)} was made before")
+    return result.get("best", float("nan"))
 
 
 def failed(folder: str, overrides: list[str], error: Exception) -> None:

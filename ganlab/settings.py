@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ganlab import checkpoint, checks, launch, limits, resume
+from ganlab import checkpoint, checks, launch, limits, ranks, resume
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
 from ganlab.networks import alter, channels_last, compile_in_place, take_over
@@ -38,8 +38,9 @@ def prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
             print(f"g_steps={cfg.g_steps:,} moves of G are max_kimg={cfg.max_kimg:,}")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     limits.check_values(settings, limits.TRAIN, hydra.utils.get_object)
-    alone = not launch.started_by_others()
-    checks.check_run(settings, launch.processes(settings["trainer"]), launch.gpus(settings["trainer"]), launch.world())
+    alone, devices = not ranks.started_by_others(), launch.processes(settings["trainer"])
+    ranks.check_slurm(devices, settings["trainer"]["num_nodes"])
+    checks.check_run(settings, devices, launch.gpus(settings["trainer"]), ranks.world())
     resumed, begun = checkpoint.find(settings["resume"], folder=settings["paths"]["output"]), {}
     if resumed is None and settings["resume"] not in (None, "auto"):
         if (Path(settings["resume"]).expanduser() / "result.json").exists():

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ganlab.ranks import rank
+
 HEEDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C, kill, a lost terminal, SLURM shortly before its limit
 KEPT = 1000  # turns by which a process may be behind
 CALLS = 0  # of `listen` in this process: the same number in each of a group
@@ -88,6 +90,21 @@ class Passing(Handlers):
             raise Interrupted(number)
 
 
+class Ending(Handlers):
+    """While a signal is to end what this process does, through `Interrupted`."""
+
+    def __enter__(self) -> "Ending":
+        self.install()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.restore()
+
+    def heed(self, number: int, _: FrameType | None) -> None:
+        super().heed(number, _)
+        raise Interrupted(number)
+
+
 class Signals(Handlers):
     """What signals ask of a run. All its processes do the same in the same turn: what rank 0 says."""
 
@@ -104,7 +121,7 @@ class Signals(Handlers):
 
     def heed(self, number: int, _: FrameType | None) -> None:
         super().heed(number, _)
-        if os.environ.get("RANK", "0") == "0":
+        if rank() == 0:
             again = "Ctrl-C again" if number == signal.SIGINT else "a second signal"
             os.write(2, f"\n{signal.Signals(number).name}: saves, then ends; {again} ends at once\n".encode())
 

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import sys
 from typing import Any
 
@@ -11,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganlab.conf import CONF, cache, free_folder, options
+from ganlab.conf import CONF, cache, check_start, free_folder, options, places
 from ganlab.resume import go_on
 
 MULTIRUN = RunMode.MULTIRUN
@@ -19,11 +18,13 @@ log = logging.getLogger("ganlab")
 OmegaConf.register_new_resolver("ganlab.options", options, replace=True)
 OmegaConf.register_new_resolver("ganlab.free", free_folder, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
+OmegaConf.register_new_resolver("ganlab.places", places, replace=True)
 
 
 def main() -> None:
     try:
         sys.argv[1:] = go_on(sys.argv[1:])
+        check_start(sys.argv[1:])
         composed()
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -34,7 +35,7 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def composed(cfg: DictConfig) -> float:
     """Trains, and returns the best monitored score (nan where there is none)."""
-    from ganlab import launch, report
+    from ganlab import launch, ranks, report
     from ganlab.settings import prepare
     from ganlab.signals import Interrupted, requeue
 
@@ -42,10 +43,12 @@ def composed(cfg: DictConfig) -> float:
     folder, sweeping = hydra_cfg.runtime.output_dir, hydra_cfg.mode == MULTIRUN
     overrides = [o for o in hydra_cfg.overrides.task if not o.startswith("resume=")]
     own = [s.path for s in hydra_cfg.runtime.config_sources if s.provider == "command-line"]
-    alone = not launch.started_by_others()
+    alone = not ranks.started_by_others()
     try:
-        if sweeping and not alone:
-            raise report.Taken("a sweep starts the processes of its runs itself: start it without torchrun or srun")
+        if sweeping and cfg.resume == "auto" and (before := report.done(folder, overrides)) is not None:
+            return before
+        if "joblib" in str(hydra_cfg.launcher._target_):
+            launch.own_gpus(cfg.trainer)
         settings, story = prepare(cfg, overrides), report.story(overrides, hydra_cfg.runtime.choices, own)
         if alone:
             report.claim(folder, cfg.resume, story)
@@ -55,7 +58,7 @@ def composed(cfg: DictConfig) -> float:
             return train(settings, folder, story)
         return launch.run(train, settings, folder, story, processes=processes)
     except Interrupted as interrupted:
-        if os.environ.get("RANK", "0") == "0":
+        if ranks.rank() == 0:
             print(f"\n{interrupted}", *filter(None, [requeue(interrupted, cfg.resume)]), sep="\n", file=sys.stderr)
         sys.exit(interrupted.code)
     except Exception as error:

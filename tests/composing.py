@@ -37,5 +37,5 @@ def group(name):
     return sorted(path.stem for path in (Path(CONF) / name).glob("*.yaml"))
 
 
-GROUPS = sorted(path.name for path in Path(CONF).iterdir() if path.is_dir())
+GROUPS = sorted(path.name for path in Path(CONF).iterdir() if path.is_dir() and path.name not in ("hydra", "search"))
 TRAIN = yaml.safe_load((Path(CONF) / "train.yaml").read_text())

@@ -10,7 +10,7 @@ import pytest
 HOME = Path(__file__).parent.parent / "ganlab"
 FILES = {str(p.relative_to(HOME)): ast.parse(p.read_text()) for p in sorted(HOME.rglob("*.py"))}
 LEAVES = {
-    f"ganlab.{name}" for name in ("columns", "files", "rng", "schedule", "signals", "spectra", "weights")
+    f"ganlab.{name}" for name in ("columns", "files", "ranks", "rng", "schedule", "signals", "spectra", "weights")
 }  # import one another only
 
 
@@ -133,6 +133,8 @@ def test_hydra_is_for_entries_only(file):
         "export.py",
         "check.py",
         "sweep.py",
+        "search.py",
+        "space.py",
         "entry.py",
     )
     if file not in (*entries, "settings.py"):
@@ -185,5 +187,6 @@ def test_nothing_heavy_is_imported_before_the_config_is_composed():
     """The command line answers at once."""
     heavy = "{'torch', 'lightning', 'numpy'} & set(sys.modules)"
     entries = "train", "sample", "project", "translate", "impute", "analyze", "export", "sweep", "baseline", "balance"
+    entries += "search", "space"
     code = f"import sys, {', '.join(f'ganlab.{name}' for name in entries)}; print(*({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

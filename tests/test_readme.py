@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from composing import composed
 
-from ganlab import compare
+from ganlab import compare, search
 from ganlab.conf import CONF
+from ganlab.space import split
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
@@ -35,6 +36,12 @@ def test_commands_compose(command):
     module, *arguments = command
     if module == "ganlab.compare":
         compare.parser().parse_args(arguments)
+    elif module == "ganlab.search":
+        own, runs = search.divided(arguments)
+        spaces = composed(*own, name="search").space
+        fixed, space, _ = split([*(f"{key}={values}" for key, values in spaces.items()), *runs])
+        assert space
+        composed(*fixed, *(f"{key}={dimension.values[0]}" for key, dimension in space.items()))
     elif "--help" not in command and "--config-dir" not in command:
         overrides = [c for c in arguments if c != "-m"]
         first = [c.split(",")[0] + ("]" if "[" in c and "]" not in c.split(",")[0] else "") for c in overrides]

@@ -25,6 +25,7 @@ from ganlab.data.rounds import GIB, InMemory, Samples
 from ganlab.data.scan import EXTENSIONS, Found, Names, images_below
 from ganlab.data.windows import Files, Windows
 from ganlab.files import Remote, Unavailable, atomic, cache_folder, fetch, unpack, write_text
+from ganlab.ranks import rank
 
 SKIP = ", or leave out what can't be read: data.on_bad=skip"
 T = TypeVar("T")
@@ -386,6 +387,6 @@ _told: set[str] = set()
 
 def tell(line: str) -> None:
     """Prints a line, once, in one of several processes."""
-    if line not in _told and os.environ.get("RANK", "0") == "0":
+    if line not in _told and rank() == 0:
         _told.add(line)
         print(line, flush=True)
