@@ -204,7 +204,7 @@ def content(image: "np.ndarray", ending: str, quality: int) -> bytes:
     if ending == "npy":
         np.lib.format.write_array(file, image, (1, 0))
         return file.getvalue()
-    how: dict[str, Any] = {"webp": {"lossless": True}, "jpg": {"quality": quality}}.get(ending, {})
+    how: dict[str, Any] = {"quality": quality} if ending == "jpg" else {"lossless": True} if ending == "webp" else {}
     pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
     Image.fromarray(pixels).save(file, {"jpg": "JPEG"}.get(ending, ending.upper()), **how)
     return file.getvalue()

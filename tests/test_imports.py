@@ -185,18 +185,7 @@ def test_the_core_can_be_read_in_one_sitting(file, most):
 def test_nothing_heavy_is_imported_before_the_config_is_composed():
     """The command line answers at once."""
     heavy = "{'torch', 'lightning', 'numpy'} & set(sys.modules)"
-    entries = (
-        "train",
-        "sample",
-        "project",
-        "translate",
-        "impute",
-        "analyze",
-        "export",
-        "sweep",
-        "baseline",
-        "balance",
-        "pack",
-    )
+    entries = "train", "sample", "project", "translate", "impute", "analyze", "export", "sweep", "baseline", "balance"
+    entries += ("pack",)
     code = f"import sys, {', '.join(f'ganlab.{name}' for name in entries)}; print(*({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
