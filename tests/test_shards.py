@@ -240,7 +240,7 @@ def cut_off(path):
 
 
 DAMAGE = {
-    "truncated": (lambda f: cut_off(f / "shard-000002.tar"), r"shard-000002\.tar is truncated: it has [\d,]+ bytes, and had"),
+    "truncated": (lambda f: cut_off(f / "shard-000002.tar"), r"shard-000002\.tar is truncated: it has [\d,]+ bytes"),
     "longer": (lambda f: os.truncate(f / "shard-000002.tar", 99999), r"shard-000002\.tar was changed: it has 99,999"),
     "missing": (lambda f: (f / "shard-000004.tar").unlink(), r"shard-000004\.tar is not there"),
     "a bit": (lambda f: change(f / "shard-000001.tar", 1600), r"shard-000001\.tar was changed: its checksum"),

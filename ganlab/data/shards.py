@@ -17,7 +17,7 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from ganlab.data.decode import decode
+from ganlab.data.decode import Bad, decode
 from ganlab.data.folder import stamp
 from ganlab.data.images import Images, conform
 from ganlab.data.order import InGroups, Order
@@ -34,7 +34,8 @@ class Shards(Images):
 
     near     shards that are shuffled together: an epoch goes through groups of so many, and reads nothing else
              meanwhile. What the system keeps of them in memory should have room there
-    memory   GiB up to which the images are kept in memory; beyond, `workers` processes read them, in the same order
+    memory   GiB up to which the images are kept in memory; beyond, they are read in the same order, by `workers`
+             processes, or where they are pixels, by a thread of this one
     verify   compare each shard with its checksum, once, and again when it changes; false: its size alone, and each
              image when it is read
     """
@@ -68,7 +69,11 @@ class Shards(Images):
         assert self.index is not None
         self.index.check_files(self.verify)
         samples = Packed(self.index, shape)
-        return samples.held() if samples.nbytes <= self.memory * GIB else samples
+        if samples.nbytes <= self.memory * GIB:
+            return samples.held()
+        if self.index.raw:
+            self.workers = 0  # reading pixels costs less than handing them over from another process does
+        return samples
 
     def state_dict(self) -> dict[str, Any]:
         self.measure()
@@ -215,7 +220,8 @@ class Packed:
         self.members = index.array(MEMBERS, (index.count, 3), "i")  # where it begins, its bytes, their CRC-32
         self.ends = np.cumsum(index.counts)
         self.start = npy_header(index.shape)
-        self.file = lru_cache(maxsize=64)(lambda shard: File(index.root / index.shards[shard]["name"]))
+        self.paths = [(index.root / shard["name"], shard["bytes"]) for shard in index.shards]
+        self.file = lru_cache(maxsize=64)(lambda shard: File(self.paths[shard][0]))
 
     def __reduce__(self) -> Any:
         return Packed, (self.index, self.shape, self.rows, self.label)  # to another process go no open files
@@ -254,9 +260,9 @@ class Packed:
         Raises:
             Unavailable: it is not what was written
         """
-        path, name = self.index.root / self.index.shards[shard]["name"], f"{number:09}"
+        path, length = self.paths[shard]
         try:
-            if offset < 0 or not 0 < size <= self.index.shards[shard]["bytes"] - offset:
+            if offset < 0 or not 0 < size <= length - offset:
                 raise ValueError(f"{MEMBERS} says that it lies outside")
             content = self.file(shard).read(offset, size)
             if len(content) < size:
@@ -264,11 +270,11 @@ class Packed:
             if zlib.crc32(content) != crc:
                 raise ValueError("it was changed, its checksum is another")
             if not self.index.raw:
-                return decode(path / name, self.shape, content).numpy()
+                return decode(path, self.shape, content).numpy()
             return np.frombuffer(content, np.uint8, offset=len(self.start)).reshape(self.index.shape)
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise Unavailable(f"{path}: image {name} in it can't be read ({why}){ADVICE}") from None
+        except (OSError, ValueError, Bad) as error:
+            why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise Unavailable(f"{path}: image {number:09} in it can't be read ({why}){ADVICE}") from None
 
     def held(self) -> "Held":
         """All of them, in memory."""
