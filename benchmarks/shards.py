@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,32 +144,32 @@ def webdatasets(folder: Path) -> Iterator[int]:
 def litdatas(folder: Path, name: str) -> Iterator[int]:
     import litdata
 
-    data = litdata.StreamingDataset(str(folder / name), shuffle=True, drop_last=True, transform=from_png)
+    class Images(litdata.StreamingDataset):
+        def __getitem__(self, i: Any) -> Any:
+            image = super().__getitem__(i)["image"]
+            return image if isinstance(image, np.ndarray) else np.asarray(Image.open(io.BytesIO(image)))
+
+    data = Images(str(folder / name), shuffle=True, drop_last=True)
     loader = litdata.StreamingDataLoader(data, batch_size=BATCH, num_workers=2)
     while True:
-        for batch in loader:
-            shown(batch["image"])
+        for images in loader:
+            shown(images)
             yield 1
-
-
-def from_png(sample: dict[str, Any]) -> dict[str, Any]:
-    image = sample["image"]
-    return {**sample, "image": np.asarray(Image.open(io.BytesIO(image))) if isinstance(image, bytes) else image}
 
 
 def write_litdata(folder: Path, raw: bool) -> None:
     """The same files in the same shuffled order, as litdata's chunks."""
     import litdata
 
-    files = sorted((folder / "png").rglob("*.png"))
-    order = np.random.default_rng(0).permutation(len(files))
-    one = lambda i: {"image": as_stored(files[i], raw), "label": int(files[i].parent.name)}
+    files = sorted(map(str, (folder / "png").rglob("*.png")))
+    order = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
     place = str(folder / ("litdata_raw" if raw else "litdata"))
-    litdata.optimize(one, order.tolist(), place, chunk_bytes="32MB", num_workers=1)
+    litdata.optimize(partial(as_stored, raw=raw), order, place, chunk_bytes="32MB", num_workers=1, verbose=False)
 
 
-def as_stored(file: Path, raw: bool) -> Any:
-    return np.asarray(Image.open(file)) if raw else file.read_bytes()
+def as_stored(file: str, raw: bool) -> dict[str, Any]:
+    image = np.asarray(Image.open(file)) if raw else Path(file).read_bytes()
+    return {"image": image, "label": int(Path(file).parent.name)}
 
 
 def of_shards(folder: Path, name: str, workers: int) -> Iterator[int]:
