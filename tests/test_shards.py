@@ -306,10 +306,17 @@ def first_shard(folder, **changes):
         (lambda f: [p.unlink() for p in f.iterdir()], r"no index\.json in it"),
         (lambda f: index(f, shape=[3, 8]), r"index\.json is damaged"),
         (lambda f: index(f, shards=[]), r"index\.json is damaged"),
+        (lambda f: index(f, classes="2"), r"index\.json is damaged"),
+        (lambda f: index(f, class_names=["a"]), r"index\.json is damaged"),
+        (lambda f: index(f, frequencies=[None, 1]), r"index\.json is damaged"),
+        (lambda f: index(f, files=[]), r"index\.json is damaged"),
         (lambda f: first_shard(f, name="../../secret.tar"), r"index\.json is damaged"),
         (lambda f: first_shard(f, count=-1), r"index\.json is damaged"),
         (lambda f: first_shard(f, count=6), r"labels\.npy is damaged: it holds int64 \(23,\)"),
-        (lambda f: index(f, classes=1, class_names=["a"]), r"labels\.npy is damaged: labels go beyond 1 classes"),
+        (
+            lambda f: index(f, classes=1, class_names=["a"], frequencies=None),
+            r"labels\.npy is damaged: labels go beyond 1 classes",
+        ),
     ],
 )
 def test_an_index_that_can_not_be_used_is_named(packed, spoil, message):

@@ -133,17 +133,22 @@ class Index:
         self.shape: tuple[int, int, int] = tuple(told["shape"])
         self.classes, self.class_names = told["classes"], told["class_names"]
         self.frequencies, self.several = told["frequencies"], told["several"]
-        for shard in [*self.shards, *self.files]:
-            if Path(shard["name"]).name != shard["name"] or not isinstance(shard["sha256"], str):
-                raise ValueError(shard["name"])
-            if not isinstance(shard["bytes"], int):
-                raise ValueError(shard["bytes"])
         self.counts = [shard["count"] for shard in self.shards]
-        if not self.counts or not all(isinstance(count, int) and count > 0 for count in self.counts):
-            raise ValueError("counts")
-        if len(self.shape) != 3 or not all(isinstance(n, int) and 0 < n <= 8192 for n in self.shape):
-            raise ValueError("shape")
         self.count = sum(self.counts)
+        names, classes = self.class_names, self.classes
+        right = {
+            "shards": self.counts and all(isinstance(count, int) and count > 0 for count in self.counts),
+            "shape": len(self.shape) == 3 and all(isinstance(n, int) and 0 < n <= 8192 for n in self.shape),
+            "files": [f["name"] for f in self.files] == [MEMBERS, *([] if classes is None else [LABELS])],
+            "classes": classes is None or (isinstance(classes, int) and classes > 0),
+            "class_names": names is None or (len(names) == classes and all(isinstance(name, str) for name in names)),
+            "frequencies": self.frequencies is None or (len(self.frequencies) == classes and sum(self.frequencies) > 0),
+        }
+        for file in [*self.shards, *self.files]:
+            plain = isinstance(file["name"], str) and Path(file["name"]).name == file["name"]
+            right[file["name"]] = plain and isinstance(file["bytes"], int) and isinstance(file["sha256"], str)
+        if wrong := [key for key in right if not right[key]]:
+            raise ValueError(wrong[0])
 
     @staticmethod
     def entry(path: Path) -> dict[str, Any]:
@@ -245,12 +250,10 @@ class Packed:
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         numbers = (indices if self.rows is None else self.rows[indices]).numpy()
-        shards, places = np.searchsorted(self.ends, numbers, side="right"), self.members[numbers]
+        shards, places = np.searchsorted(self.ends, numbers, side="right").tolist(), self.members[numbers].tolist()
         real = np.empty((len(numbers), *(self.index.shape if self.index.raw else self.shape)), np.uint8)
-        for i, (number, shard, place) in enumerate(
-            zip(numbers.tolist(), shards.tolist(), places.tolist(), strict=True)
-        ):
-            real[i] = self.image(number, shard, *place)
+        for i, number in enumerate(numbers.tolist()):
+            real[i] = self.image(number, shards[i], *places[i])
         x = conform(torch.from_numpy(real), self.shape)
         return {"real": x} | ({} if self.label is None else {"label": self.label[indices]})
 
@@ -306,7 +309,7 @@ class File:
     """An open file, of which several threads may read; it is closed when nobody does any more."""
 
     def __init__(self, path: Path):
-        self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.handle = os.open(path, os.O_RDONLY)
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self.handle, size, offset)
