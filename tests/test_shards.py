@@ -1,10 +1,12 @@
 """Shards: each image exactly once per epoch whoever reads, in an order that can be gone on with; damage is named."""
 
 import json
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from ganlab.data.rounds import Rounds
 from ganlab.data.shards import Held, Packed, Shards
 from ganlab.data.toy import Toy
 from ganlab.files import Unavailable, digest
-from ganlab.pack import pack
+from ganlab.pack import as_it_is, pack
 
 N, EACH = 23, 5  # 23 images in shards of 5, 5, 5, 5 and 3
 
@@ -355,15 +357,19 @@ def contents(folder):
 
 def test_a_killed_packing_looks_unfinished_and_goes_on(pictures, packed, tmp_path):
     """The result is the same, byte for byte, as if it had not been killed."""
-    code = (
-        "import os, ganlab.pack as p\n"
-        "from ganlab.data.folder import Folder\n"
-        "real, left = p.as_it_is, list(range(12))\n"
-        "p.as_it_is = lambda *a: real(*a) if left and (left.pop() or True) else os.kill(os.getpid(), 9)\n"
-        f"p.pack(Folder(root={str(pictures)!r}), {str(tmp_path / 'killed')!r}, shard={EACH})"
-    )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == -9
+    left = list(range(12))
+
+    def die(*given):
+        return as_it_is(*given) if left and (left.pop() or True) else os.kill(os.getpid(), signal.SIGKILL)
+
+    def packing():
+        with mock.patch("ganlab.pack.as_it_is", die):
+            pack(Folder(root=str(pictures)), str(tmp_path / "killed"), shard=EACH)
+
+    process = multiprocessing.get_context("fork").Process(target=packing)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert len(list((tmp_path / "killed").glob("*.tar"))) == 2
     with pytest.raises(Unavailable, match="packed in part: give the same command again"):
         shards(tmp_path / "killed").facts()
