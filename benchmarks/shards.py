@@ -1,7 +1,8 @@
 """Sets beyond memory: 200,000 images written, and read as a folder, mapped, in memory, as shards, by ganlab and others.
 
-python -m benchmarks.shards: makes the images, packs them, reads epochs in 2 processes of 2 workers each and checks that
-every image comes once, then lets the readers take turns. litdata takes part if it is installed.
+python -m benchmarks.shards [check] [readers] [cold]: makes the images, packs them, reads epochs in 2 processes of 2
+workers each and checks that every image comes once; lets the readers take turns; the same of files that the system has
+not in memory. litdata takes part if it is installed.
 """
 
 import argparse
@@ -229,6 +230,7 @@ def cold(folder: Path, turns: int, n: int = 200) -> dict[str, list[dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shards", description=__doc__)
+    parser.add_argument("parts", nargs="*", help="check, readers, cold; all of them if none is given")
     parser.add_argument("--count", type=int, default=200_000)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=512, help="of a turn")
@@ -260,14 +262,18 @@ def main() -> None:
         for raw in (False, True) if others else ():
             if not (folder / ("litdata_raw" if raw else "litdata")).exists():
                 write_litdata(folder, raw)
-        for key, value in check(str(folder / "shards"), given.count).items():
-            print(f"{key:<18} {value}", flush=True)
-        play = ["-m", "benchmarks.shards", "--folder", str(folder), "--play"]
-        names = [name for name in READERS if others or "litdata" not in name]
-        results = race({name: [*play, name] for name in names}, given.rounds, given.turns, pause=0.5, images=BATCH)
-        print("\n" + table(f"{given.count:,} images 32x32, batch {BATCH}", results))
-        told = cold(folder, given.turns)
-        print("\n" + table("Not in the system's memory yet, the first 200 rounds", told))
+        parts = given.parts or ["check", "readers", "cold"]
+        if "check" in parts:
+            for key, value in check(str(folder / "shards"), given.count).items():
+                print(f"{key:<18} {value}", flush=True)
+        if "readers" in parts:
+            play = ["-m", "benchmarks.shards", "--folder", str(folder), "--play"]
+            names = [name for name in READERS if others or "litdata" not in name]
+            results = race({name: [*play, name] for name in names}, given.rounds, given.turns, pause=0.5, images=BATCH)
+            print("\n" + table(f"{given.count:,} images 32x32, batch {BATCH}", results))
+        if "cold" in parts:
+            told = cold(folder, given.turns)
+            print("\n" + table("Not in the system's memory yet, the first 200 rounds", told))
         print(
             f"\n{os.getloadavg()[2]:.1f} processes ran in the last 15 minutes on {len(os.sched_getaffinity(0))} cores"
         )
