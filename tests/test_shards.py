@@ -24,6 +24,7 @@ from ganlab.data.folder import Folder
 from ganlab.data.images import cover
 from ganlab.data.order import InGroups
 from ganlab.data.rounds import Rounds
+from ganlab.data.sets import Digits
 from ganlab.data.shards import Held, Packed, Shards
 from ganlab.data.toy import Toy
 from ganlab.files import Unavailable, digest
@@ -112,6 +113,20 @@ def test_webdataset_reads_them(packed):
     ours = shards(packed).split("train").take(torch.arange(N))
     assert np.array_equal(np.stack([x for _, x, _ in read]).transpose(0, 3, 1, 2), ours["real"].numpy())
     assert [label for _, _, label in read] == ours["label"].tolist()
+
+
+@pytest.mark.parametrize("format", [None, "webp"])
+def test_a_set_that_is_no_folder_is_packed(tmp_path, format):
+    """Grey images, from memory."""
+    digits = Digits()
+    pack(digits, str(tmp_path / "shards"), shard=500, format=format)
+    data = shards(tmp_path / "shards")
+    assert data.facts() == digits.facts()
+    rows = lambda samples: {
+        (x.numpy().tobytes(), int(label)) for x, label in zip(*samples.take(torch.arange(len(samples))).values())
+    }
+    assert rows(data.split("train")) == rows(digits.split("train"))
+    assert data.split("train").counts == [500, 500, 438]
 
 
 def test_attributes_are_packed(pictures, tmp_path):
