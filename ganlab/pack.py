@@ -24,7 +24,7 @@ OmegaConf.register_new_resolver("ganlab.cache", cache, replace=True)
 Format = Literal["png", "webp", "jpg", "npy"]
 PIXELS = 64 << 20  # bytes of them in a shard
 KEPT = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # kinds of files that are packed as they are
-AT_ONCE = 512
+AT_ONCE = 64  # images in memory
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="pack")
@@ -187,12 +187,18 @@ def encoded(samples: Any, rows: "Tensor", format: str | None, quality: int, pool
 
 def as_it_is(path: Path, shape: Sequence[int]) -> dict[str, bytes] | None:
     """A file of the right size, after it was decoded once; None: it is not, or of no kind that others read."""
-    from ganlab.data.decode import opened, whole
+    from ganlab.data.decode import Bad, header, opened, whole
 
-    data = path.read_bytes()
-    with opened(path, data) as image:
+    with opened(path) as image:
         ending = KEPT.get(image.format or "")
-    return {ending: data} if ending and whole(path, data).shape[1:] == tuple(shape[1:]) else None
+    if ending is None or header(path)[:2] != tuple(shape[1:]):
+        return None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Bad(path, error.strerror or str(error)) from None
+    whole(path, data)
+    return {ending: data}
 
 
 def content(image: "np.ndarray", ending: str, quality: int) -> bytes:

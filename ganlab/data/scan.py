@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -132,7 +133,7 @@ def listed(root: Path) -> Found:
         folders = np.frombuffer(b"".join(folder + b"\0" for folder in found.times), np.uint8)
         times = np.array(list(found.times.values()), np.int64)
         packed = np.frombuffer(found.names.packed, np.uint8)
-        with atomic(path) as file:
+        with suppress(OSError), atomic(path) as file:  # without room there, it is listed again
             np.savez(file, names=packed, ends=found.names.ends, folders=folders, times=times)
     return found
 

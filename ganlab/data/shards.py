@@ -282,11 +282,15 @@ class Packed:
     def held(self) -> "Held":
         """All of them, in memory."""
         real, parts = torch.empty(len(self), *self.shape, dtype=torch.uint8), torch.arange(len(self)).split(512)
+
+        def fill(rows: Tensor) -> int:
+            real[rows] = self.take(rows)["real"]
+            return len(rows)
+
         bar = tqdm(desc="reading shards", total=len(self), unit="image", delay=2, leave=False)
         with bar, ThreadPoolExecutor() as pool:
-            for rows, taken in zip(parts, pool.map(self.take, parts), strict=True):
-                real[rows] = taken["real"]
-                bar.update(len(rows))
+            for count in pool.map(fill, parts):
+                bar.update(count)
         return Held(self, real)
 
 
