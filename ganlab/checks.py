@@ -210,6 +210,7 @@ FREE = (
     "data.memory",
     "data.disk",
     "data.workers",
+    "data.verify",
     "data.rounds",
     "data.on_bad",  # a set without bad files is the same, and one with some was refused
     "terms.content.weights",  # the same file elsewhere; terms.content.checksum holds it to that

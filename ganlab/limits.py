@@ -51,7 +51,8 @@ NAMES = {
     Range(0, 10_000): """mapping minibatch_std continuous interpolations styles workers rollbacks preview border
         overlap shuffle startup""",
     COUNT: """classes conditions capacity test count epochs interval strokes splits subsets k k_coverage g_steps n
-        labelled modes starts attention tile components length clips hop step frames vocabulary number trials""",
+        labelled modes starts attention tile components length clips hop step frames vocabulary number trials near
+        shard""",
     Range(2, 10**9): "n_real subset_size",
     Range(1, 1 << 20): "batch_size micro_batches",
     Range(0.001): "every log_every",  # kimg: a sample
@@ -133,6 +134,10 @@ BASELINE: dict[str, Any] = {
     "pca": int | float | None, "floor": float, "seed": int, "rows": int, "columns": int, "data": Keys,
     **{f"metrics.{key}": TRAIN[f"metrics.{key}"] for key in METRICS}, "extractor": Target, "scores": Entries,
     "task": Target, "speed": Keys, "speed.rounds": int,
+}
+PACK: dict[str, Any] = {
+    "output": str, "format": Literal["png", "webp", "jpg", "npy"] | None, "quality": int, "shard": int | None,
+    "seed": int, "data": Keys,
 }
 CHECK: dict[str, Any] = {"output": str | None, "seconds": float, "columns": int, "classes": int}
 OPTIMIZER: dict[str, Any] = {

@@ -131,6 +131,7 @@ def test_hydra_is_for_entries_only(file):
         "balance.py",
         "baseline.py",
         "export.py",
+        "pack.py",
         "check.py",
         "sweep.py",
         "search.py",
@@ -187,6 +188,6 @@ def test_nothing_heavy_is_imported_before_the_config_is_composed():
     """The command line answers at once."""
     heavy = "{'torch', 'lightning', 'numpy'} & set(sys.modules)"
     entries = "train", "sample", "project", "translate", "impute", "analyze", "export", "sweep", "baseline", "balance"
-    entries += "search", "space"
+    entries += "search", "space", "pack"
     code = f"import sys, {', '.join(f'ganlab.{name}' for name in entries)}; print(*({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

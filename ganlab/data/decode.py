@@ -1,6 +1,7 @@
 """Image files that anybody may have made: looked at before they are decoded, and decoded in bounded memory."""
 
 import contextlib
+import io
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,17 +37,19 @@ class Bad(Unavailable):
         self.path, self.reason = path, reason
 
 
-def opened(path: Path) -> Image.Image:
+def opened(path: Path, content: bytes | None = None) -> Image.Image:
     """The image, not decoded yet.
+
+    content   of the file, where that was read already; None: it is read from `path`
 
     Raises:
         Bad: it is none, or it has too many pixels
     """
     try:
-        size = path.stat().st_size
+        size = path.stat().st_size if content is None else len(content)
         if size == 0 or size > MOST_BYTES:
             raise ValueError("it is empty" if size == 0 else f"{size:,} bytes are too many, {MOST_BYTES:,} at most")
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
         few_enough(image)
         return image
     except Exception as error:  # Pillow raises all sorts
@@ -85,13 +88,16 @@ def orientation(image: Image.Image) -> int:
     return 1
 
 
-def whole(path: Path) -> Tensor:
+def whole(path: Path, content: bytes | None = None) -> Tensor:
     """uint8 [1 to 4, H, W] of the first frame, upright as its EXIF data say.
+
+    content   as in `opened`
 
     Raises:
         Bad: it can't be decoded
     """
-    with opened(path) as image, BIG if image.width * image.height > MOST_PIXELS // 16 else contextlib.nullcontext():
+    big = lambda image: BIG if image.width * image.height > MOST_PIXELS // 16 else contextlib.nullcontext()
+    with opened(path, content) as image, big(image):
         try:
             image.load()
             few_enough(image)  # a GIF's first frame can be larger than the header says
@@ -104,14 +110,16 @@ def whole(path: Path) -> Tensor:
             raise Bad(path, reason_of(error)) from None
 
 
-def decode(path: Path, shape: Sequence[int]) -> Tensor:
+def decode(path: Path, shape: Sequence[int], content: bytes | None = None) -> Tensor:
     """uint8 [C, H, W] of the first frame, upright, scaled and cropped.
+
+    content   as in `opened`
 
     Raises:
         Bad: it can't be decoded
     """
     channels, *size = shape
-    return cover(as_channels(whole(path)[None], channels), size)[0]
+    return cover(as_channels(whole(path, content)[None], channels), size)[0]
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -22,7 +22,7 @@ from ganlab.data.attributes import read_table
 from ganlab.data.decode import Bad, decode, header, whole
 from ganlab.data.images import Images
 from ganlab.data.rounds import GIB, InMemory, Samples
-from ganlab.data.scan import EXTENSIONS, Found, Names, images_below
+from ganlab.data.scan import EXTENSIONS, Found, Names, listed
 from ganlab.data.windows import Files, Windows
 from ganlab.files import Remote, Unavailable, atomic, cache_folder, fetch, unpack, write_text
 from ganlab.ranks import rank
@@ -82,7 +82,7 @@ class Folder(Images):
         assert self.root is not None
         if not self.root.is_dir():
             raise Unavailable(f"data.root={self.root}: there is no such folder")
-        found = images_below(self.root)
+        found = listed(self.root)
         about = surveyed(found, self.on_bad)
         self.paths, kinds = found.names, " ".join(sorted(EXTENSIONS))
         if about["bad"]:
@@ -373,12 +373,15 @@ def stamp(paths: Sequence[Path], *more: Any) -> str:
         Bad: one of them is gone
     """
     content = hashlib.blake2b(":".join(map(repr, more)).encode(), digest_size=8)
-    for path in tqdm(paths, desc="looking for changes", unit="image", delay=2, leave=False):
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise Bad(path, error.strerror or str(error)) from None
-        content.update(f"{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns};".encode(errors="surrogateescape"))
+    try:
+        if isinstance(paths, Names):
+            content.update(paths.stamp)
+        else:
+            for path in tqdm(paths, desc="looking for changes", unit="image", delay=2, leave=False):
+                stat = path.stat()
+                content.update(f"{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns};".encode(errors="surrogateescape"))
+    except OSError as error:
+        raise Bad(Path(os.fsdecode(error.filename)), error.strerror or str(error)) from None
     return content.hexdigest()
 
 

@@ -180,6 +180,10 @@ class DataModule(L.LightningDataModule):
         """What an epoch shows; None: each sample once."""
         return Balanced(self.label_of(samples)) if self.balanced else None
 
+    def order(self, samples: Samples, seed: int) -> Order:
+        """In which they are shown."""
+        return Order(len(samples), self.batch_size, seed, self.flip, self.drawn_by(samples))
+
     def needs_labels(self) -> str:
         key = "balanced=true" if self.balanced else f"imbalance={self.imbalance}"
         return f"data.{key} needs a set with one label for each sample, and {self.title} has none: remove the key"
@@ -193,13 +197,13 @@ class DataModule(L.LightningDataModule):
     def served(self, samples: Samples, seed: int, window: Sequence[int] | None = None) -> "Rounds":
         """Rounds of these samples to this process, from where the run is."""
         trainer: Any = self.trainer
-        device = trainer.strategy.root_device
+        device, order = trainer.strategy.root_device, self.order(samples, seed)
         if isinstance(samples, InMemory) and samples.real.nbytes <= self.memory * GIB:
             samples = samples.to(device)
         return Rounds(
-            samples, Order(len(samples), self.batch_size, seed, self.flip, self.drawn_by(samples)), window=window,
-            device=device, rank=trainer.global_rank, world=trainer.world_size, workers=self.workers,
-            start=getattr(trainer.lightning_module, "rounds", 0), at_once=self.rounds, events=self.events,
+            samples, order, window=window, device=device, rank=trainer.global_rank, world=trainer.world_size,
+            workers=self.workers, start=getattr(trainer.lightning_module, "rounds", 0), at_once=self.rounds,
+            events=self.events,
         )  # fmt: skip
 
 
@@ -227,10 +231,12 @@ class Chosen:
 
 def chosen(samples: Samples, rows: Tensor) -> Samples:
     """These rows of a set."""
+    if hasattr(samples, "subset"):
+        return samples.subset(rows)
     if isinstance(samples, InMemory):
         taken = samples.take(rows)
         return InMemory(taken["real"], taken.get("label"))
-    return samples.subset(rows) if hasattr(samples, "subset") else Chosen(samples, rows)
+    return Chosen(samples, rows)
 
 
 def drawn(total: int, count: int, purpose: str) -> tuple[Tensor, Tensor]:
