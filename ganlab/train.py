@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import sys
 from typing import Any
 
