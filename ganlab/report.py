@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from ganlab.checkpoint import NotSaved
 from ganlab.checks import flat
 from ganlab.files import Unavailable, write_text
-from ganlab.launch import WorkerFailed
+from ganlab.launch import WorkerFailed, lost_touch
 from ganlab.resume import quoted
 
 EXPECTED = (ValueError, Unavailable, WorkerFailed, NotSaved, ModuleNotFoundError)  # errors whose message is enough
@@ -150,6 +150,21 @@ def begin(trainer: Any, settings: Mapping[str, Any], folder: str, told: dict[str
                 logger.hparams.update(hyperparameters(settings))
         write_text(Path(folder) / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
         write_text(Path(folder) / "run.json", json.dumps({**told, "seed": settings["seed"], **where}, indent=1))
+
+
+def end(folder: str, error: Exception) -> None:
+    """Ends this process with one line, where that is all there is to say of the error; of others nothing is done."""
+    if (code := getattr(error, "exit_code", None)) is not None:  # the watchdog stopped the run
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(code)
+    if isinstance(error, EXPECTED):
+        sys.exit(f"error: {error}")
+    if (lost := lost_touch(error)) is not None:
+        going_on = f"What was saved is whole: the same command, with resume={relative(folder)}, goes on"
+        print(f"error: {lost}. {going_on}", file=sys.stderr, flush=True)
+        os._exit(1)  # at once: a group that is broken can't be taken down in order
+    if getattr(error, "errno", None) in NO_ROOM:
+        sys.exit(f"error: {error}. What was saved is whole: make room, then resume={relative(folder)}")
 
 
 FAILED: list[str] = []  # folders of runs that failed in this process, for the end of a sweep

@@ -67,17 +67,7 @@ def composed(cfg: DictConfig) -> float:
             log.error("this run failed, the sweep goes on: %s", error)
             report.failed(folder, overrides, error)
             return math.inf
-        if (code := getattr(error, "exit_code", None)) is not None:  # the watchdog stopped it
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(code)
-        if isinstance(error, report.EXPECTED):
-            sys.exit(f"error: {error}")
-        if (lost := launch.lost_touch(error)) is not None:
-            going_on = f"What was saved is whole: the same command, with resume={report.relative(folder)}, goes on"
-            print(f"error: {lost}. {going_on}", file=sys.stderr, flush=True)
-            os._exit(1)  # at once: a group that is broken can't be taken down in order
-        if getattr(error, "errno", None) in report.NO_ROOM:
-            sys.exit(f"error: {error}. What was saved is whole: make room, then resume={report.relative(folder)}")
+        report.end(folder, error)
         raise
 
 
