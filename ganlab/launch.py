@@ -22,6 +22,8 @@ from filelock import FileLock, Timeout
 from ganlab import ranks
 from ganlab.signals import Interrupted, Passing
 
+WORDS = ("gloo/", "Gloo", "pair closure", "NCCL")  # of errors of the network
+
 
 class WorkerFailed(RuntimeError):
     """A process of the group ended with an error; the message is that of the first."""
@@ -30,7 +32,8 @@ class WorkerFailed(RuntimeError):
 def lost_touch(error: BaseException) -> str | None:
     """What to tell of an error of the network between processes; None: it is no such error."""
     text = str(error).strip().partition("\n")[0]
-    if not ranks.started_by_others() or not any(word in text for word in ("gloo/", "Gloo", "pair closure", "NCCL")):
+    of_network = isinstance(error, torch.distributed.DistError) or any(word in text for word in WORDS)
+    if not ranks.started_by_others() or not of_network:
         return None
     if "connectFullMesh" in text:
         told = "GLOO_SOCKET_IFNAME (of GPUs, NCCL_SOCKET_IFNAME) says by which network, named as in `ip addr`"

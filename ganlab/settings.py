@@ -172,6 +172,8 @@ def build(settings: dict[str, Any]) -> Any:
         channels_last(gan)
     if speed.get("compile"):
         compile_in_place(gan)
+    if settings["trainer"]["precision"] == "64-true":
+        gan.double()  # Lightning does it after the weights of a checkpoint were put in, which would be rounded
     return gan
 
 

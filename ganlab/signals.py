@@ -9,6 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -142,8 +145,29 @@ class Signals(Handlers):
             store.delete_key(f"{self.group}/{self.turn - KEPT}")
         elif self.asked is not None:
             store.set(others, str(self.asked))
-        word = store.get(now).decode()  # waits for rank 0
+        word = within(store.timeout, lambda: store.get(now)).decode()  # waits for rank 0
         return int(word) if word.isdigit() else word or None
+
+
+def within(timeout: timedelta, ask: Callable[[], Any]) -> Any:
+    """What a store of another machine answers: with the network gone, it may be asked for ever.
+
+    Raises:
+        DistStoreError: no answer
+    """
+    answer: Future[Any] = Future()
+
+    def wait() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        return answer.result(timeout.total_seconds() + 1)
+    except TimeoutError:
+        raise torch.distributed.DistStoreError(f"no answer from rank 0 within {timeout.total_seconds():g} s") from None
 
 
 def requeue(interrupted: Interrupted, resume: Any) -> str | None:

@@ -391,6 +391,20 @@ def test_two_processes_resume_bit_for_bit_in_their_own_folder(tmp_path):
     assert "whole already holds a run" in text  # to go on with a run is not to write over another
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_every_precision_resumes_bit_for_bit(tmp_path, precision):
+    """Weights in float64 are put back in float64."""
+    common = [*TINY, "metrics.enabled=false", "callbacks.samples=null", f"trainer.precision={precision}", "log_every=1"]
+    ganlab(*common, "max_kimg=2", "hydra.run.dir=whole", cwd=tmp_path)
+    ganlab(*common, "max_kimg=1", "hydra.run.dir=parts", cwd=tmp_path)
+    ganlab("resume=parts", "max_kimg=2", cwd=tmp_path)
+    whole, parts = (
+        torch.load(tmp_path / d / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for d in ("whole", "parts")
+    )
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items() if isinstance(value, torch.Tensor))
+
+
 def test_processes_that_others_started_must_be_as_many_as_asked(tmp_path, monkeypatch):
     """torchrun with another number, or around a sweep, would train independent runs into one folder."""
     for key, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():

@@ -4,13 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
 from ganlab.launch import lost_touch
+from ganlab.signals import within
 
 RUN = [
     "model=dcgan", "data=digits", "experiment=tiny", "trainer.accelerator=cpu", "trainer.precision=64-true",
@@ -102,10 +105,11 @@ def test_a_pulled_cable_ends_both_machines_and_the_run_goes_on(machines, one_mac
     assert time.monotonic() - pulled < TIMEOUT * 60 + 30  # torchrun takes some seconds to end
     seen = torch.load(saved, weights_only=True)["clock"]["seen"]
     ip("-n", machines[0], "link", "set", "left0", "up")
-    for process in start(machines, tmp_path, f"resume={tmp_path}", f"max_kimg={max(24, seen / 1000 + 4):g}"):
+    end = 24 if seen < 24_000 else seen / 1000 + 4
+    for process in start(machines, tmp_path, f"resume={tmp_path}", f"max_kimg={end:g}"):
         told = process.communicate(timeout=300)[0]
         assert process.returncode == 0, told
-    if seen < 24_000:
+    if end == 24:
         torch.testing.assert_close(weights(tmp_path), one_machine, rtol=0, atol=1e-9)
 
 
@@ -115,10 +119,22 @@ def test_a_pulled_cable_ends_both_machines_and_the_run_goes_on(machines, one_mac
         ("[/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 30000ms for recv operation", "trainer.timeout"),
         ("Application timeout caused pair closure", "trainer.timeout"),
         ("[/gloo/transport/tcp/pair.cc:538] Connection closed by peer [10.77.0.2]:4311", "is gone"),
+        (torch.distributed.DistStoreError("wait timeout after 15000ms"), "trainer.timeout"),
         ("Gloo connectFullMesh failed with [/gloo/transport/tcp/pair.cc:152] timed out", "GLOO_SOCKET_IFNAME"),
     ],
 )
 def test_errors_of_the_network_say_what_to_do(monkeypatch, text, told):
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert told in lost_touch(RuntimeError(text))
+    assert told in lost_touch(text if isinstance(text, Exception) else RuntimeError(text))
     assert lost_touch(RuntimeError("shapes do not fit")) is None
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for_for_ever():
+    """PyTorch's own timeout tells the other side that it gives up, and waits for its answer."""
+    gone = threading.Event()
+    with pytest.raises(torch.distributed.DistStoreError, match="no answer from rank 0"):
+        within(timedelta(seconds=-0.9), gone.wait)
+    gone.set()
+    assert within(timedelta(seconds=30), lambda: b"word") == b"word"
+    with pytest.raises(KeyError, match="lost"):
+        within(timedelta(seconds=30), lambda: {}["lost"])
