@@ -9,7 +9,6 @@
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,6 +25,7 @@ from ganlab.networks import align
 from ganlab.phase import Data, Phase, full, mean, micro, output_of, size, take, wrap
 from ganlab.rng import BatchRNG, IndexedRNG, reseed, seed_of
 from ganlab.schedule import Schedule, at, within
+from ganlab.strategy import averaging
 from ganlab.tasks import Generate, Task
 from ganlab.terms import Term
 from ganlab.together import Together
@@ -122,7 +122,8 @@ class GAN(L.LightningModule):
         prepared = made[0].batch if made else self.task.prepare(batch, self.rng("z", player, number, slice(0, n), n))
         # Lightning's hooks around a backward pass take longer than a small network; several processes need them
         backward = torch.Tensor.backward if self.trainer.world_size == 1 else self.manual_backward
-        with frozen(self.moving["D"] if player == "G" else [] if self.share_fake else self.moving["G"]):
+        idle = self.moving["D" if player == "G" else "G"]
+        with frozen([] if player == "D" and self.share_fake else idle):
             for rows in micro(n, self.micro_batches):
                 phase = Phase(
                     player, prepared if self.micro_batches == 1 else take(prepared, rows), self.G, self.D,
@@ -134,7 +135,7 @@ class GAN(L.LightningModule):
                 share = (rows.stop - rows.start) / n
                 losses = {name: mean(goal(phase)) for name, goal in goals.items()}
                 total = weighted_sum((goals[k].factor(player, self.seen) * share, loss) for k, loss in losses.items())
-                with self.averaging(last=rows.stop == n), without_autocast(self.device.type):
+                with averaging(self.trainer.strategy, idle, last=rows.stop == n), without_autocast(self.device.type):
                     backward(total)
                 self.curves.watch(phase, losses, share, boundary=getattr(self.loss, "boundary", None))
                 phases += [phase] if watching or self.share_fake else []
@@ -166,11 +167,6 @@ class GAN(L.LightningModule):
         """What `rows` of this process's n samples draw, of the whole run's batch."""
         first, seed = self.global_rank * n, partial(seed_of, self.seed, purpose, player, number)
         return BatchRNG(seed, self.trainer.world_size * n, slice(first + rows.start, first + rows.stop), self.device)
-
-    def averaging(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients are averaged over processes in the last micro-batch only."""
-        strategy: Any = self.trainer.strategy
-        return nullcontext() if last or self.trainer.world_size == 1 else strategy.block_backward_sync()
 
     # ----------------------------------------------------------------------------------------------------- its results
 

@@ -82,19 +82,19 @@ def attempt(settings: dict[str, Any], folder: str, story: dict[str, Any], back: 
     from datetime import timedelta
 
     import lightning as L
-    from lightning.pytorch.strategies import DDPStrategy
 
     from ganlab import checkpoint, launch, report
     from ganlab.callbacks.saving import EndOnSignal, SaveCheckpoint, StoreConfig
     from ganlab.callbacks.watchdog import Watchdog
     from ganlab.networks import take_over
     from ganlab.settings import build, callbacks_and_loggers, made
+    from ganlab.strategy import PlayersDDP
 
     report.quiet(settings)
     given = {k: v for k, v in settings["trainer"].items() if v is not None}
     timeout = timedelta(minutes=given.pop("timeout"))
     if launch.processes(given) * given["num_nodes"] > 1:
-        given["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=timeout)
+        given["strategy"] = PlayersDDP(timeout=timeout)
     data, gan = made(settings["data"]), build(settings)
     if settings["finetune"] and not settings["resume"]:
         take_over(gan, checkpoint.weights(settings["finetune"], "finetune"))

@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from composing import composed, group
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 from play import trainer
 from torch.utils._pytree import tree_leaves
@@ -28,6 +27,7 @@ from ganlab.data.rounds import DataModule, InMemory, Zipped
 from ganlab.phase import wrap
 from ganlab.rng import IndexedRNG
 from ganlab.settings import build, complete, drop_settings_of_what_was_removed, made
+from ganlab.strategy import PlayersDDP
 
 IMAGE = (1, 16, 16)
 SIZES = [IMAGE, (3, 32, 32), (3, 16, 24)]
@@ -219,7 +219,7 @@ def resumed_in_group(folder):
     """Of each model: what differs, in this process, between some rounds and as many with a save and a load between."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(1)
-    strategy = lambda: DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    strategy = lambda: PlayersDDP()
     new = lambda **kw: trainer(devices=world, strategy=strategy(), use_distributed_sampler=False, **kw)
     found = {}
     for model in group("model"):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from composing import composed, run
-from lightning.pytorch.strategies import DDPStrategy
 from made import noise_images
 from PIL import Image
 from play import phase, trainer
@@ -28,6 +27,7 @@ from ganlab.phase import Batch
 from ganlab.pool import Pooled
 from ganlab.rng import SampleRNG
 from ganlab.schedule import Linear
+from ganlab.strategy import PlayersDDP
 from ganlab.tasks import TranslateUnpaired
 from ganlab.terms.cycle import Cycle, Identity
 
@@ -268,7 +268,7 @@ def in_group():
     found = []
     for given in ({}, {"micro_batches": 2}, {"share_fake": True}):
         rows = slice(4 // world * rank, 4 // world * (rank + 1))
-        strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+        strategy = PlayersDDP()
         mine = played(game(**given), rows, devices=world, strategy=strategy, use_distributed_sampler=False)
         everyone = [torch.empty_like(mine) for _ in range(world)]
         torch.distributed.all_gather(everyone, mine)

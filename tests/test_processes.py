@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from play import batches, game, trainer
 from torch import nn
 
@@ -24,6 +23,7 @@ from ganlab.metrics.kernels import CMMD, KID
 from ganlab.metrics.modes import Modes
 from ganlab.metrics.neighbours import PRDC, Memorization
 from ganlab.metrics.scorer import Scorer
+from ganlab.strategy import PlayersDDP
 from ganlab.tasks import Generate
 from ganlab.terms import Term
 from ganlab.terms.penalties import R1, GradientPenalty
@@ -68,7 +68,7 @@ def play_here(variant):
     rows = slice(24 // world * rank, 24 // world * (rank + 1))
     data = [{"real": b["real"][rows]} for b in batches(20, 24, dtype=torch.float64 if double else torch.float32)]
     gan = GAMES[name](optimizer=ADAM if double else SGD, micro_batches=micro)
-    strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if world > 1 else "auto"
+    strategy = PlayersDDP() if world > 1 else "auto"
     split = {"devices": world, "strategy": strategy, "use_distributed_sampler": False}
     trainer(precision="64-true" if double else "32-true", **split).fit(
         gan.double() if double else gan,
@@ -98,6 +98,35 @@ def test_two_processes_give_the_weights_of_one(two_processes, variant):
     one = play_here((name, double, 1, 1))
     tolerance = 1e-10 if double else 1e-6
     assert torch.allclose(torch.from_numpy(two_processes[variant]), one, rtol=0, atol=tolerance)
+
+
+def sent_here(name, micro):
+    """Numbers of parameters of D and of G, and how many gradients each backward pass of 20 rounds sent."""
+    sent, send = [], torch.distributed.all_reduce
+
+    def counted(x, *args, **kwargs):
+        if kwargs.get("async_op"):
+            sent.append(x.numel())
+        return send(x, *args, **kwargs)
+
+    torch.distributed.all_reduce = counted
+    try:
+        play_here((name, False, micro, 1))
+    finally:
+        torch.distributed.all_reduce = send
+    gan = GAMES[name](optimizer=SGD)
+    return [sum(p.numel() for p in player.parameters()) for player in (gan.D, gan.G)], sent
+
+
+def traffic_in_group():
+    return {(name, micro): sent_here(name, micro) for name, micro in (("r1", 1), ("r1", 2), ("shared fakes", 1))}
+
+
+def test_only_the_movers_gradients_travel_once_a_move():
+    """DDP wraps both players, and would send both in each move of either."""
+    for (d, g), sent in launch.run(traffic_in_group, processes=2).values():
+        assert d != g
+        assert sent == [d, g] * 20
 
 
 class Pictures(nn.Module):
@@ -177,7 +206,7 @@ def scored(cache):
     gan, data = game(), Toy(count=1003, batch_size=6)
     scores = {"fid": FID(), "modes": Modes(data.facts()["centers"], deviation=0.3)}
     evaluate = Evaluate(1000, Pixels(), scores, folder=f"{cache}/run/checkpoints", n=101, batch_size=10)
-    strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if world > 1 else "auto"
+    strategy = PlayersDDP() if world > 1 else "auto"
     trainer(devices=world, strategy=strategy, callbacks=[evaluate], limit_train_batches=1).fit(gan, datamodule=data)
     return evaluate.history[-1]
 
