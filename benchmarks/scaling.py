@@ -8,7 +8,7 @@ A round of a batch of B on d devices takes
     traffic(d) = 2 (d - 1) / d * bytes / bandwidth + 2 (d - 1) * latency     a ring's all-reduce, once for each player
 
 `fixed` is what a round costs however small it is, `sample` what a sample adds, both of one device; `bytes` are the
-gradients' of both players. Nothing is taken to overlap. `fixed` and `sample` are a line through runs of one process at
+gradients' of both players. Nothing is taken to overlap. Processes have one thread each. `fixed` and `sample` are a line through runs of one process at
 several batch sizes; bandwidth and latency of processes of one machine are measured by all-reduces of two sizes.
 """
 
