@@ -8,11 +8,13 @@ A round of a batch of B on d devices takes
     traffic(d) = 2 (d - 1) / d * bytes / bandwidth + 2 (d - 1) * latency     a ring's all-reduce, once for each player
 
 `fixed` is what a round costs however small it is, `sample` what a sample adds, both of one device; `bytes` are the
-gradients' of both players. Nothing is taken to overlap. Processes have one thread each. `fixed` and `sample` are a line through runs of one process at
-several batch sizes; bandwidth and latency of processes of one machine are measured by all-reduces of two sizes.
+gradients' of both players. Nothing is taken to overlap. Processes have one thread each. `fixed` and `sample` are a line
+through runs of one process at several batch sizes; bandwidth and latency of processes of one machine are measured by
+all-reduces of two sizes.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -54,7 +56,8 @@ class Machine:
 def seconds(folder: Path, batch: int, devices: int) -> float:
     """Of a round, in a run of its own."""
     command = [sys.executable, "-m", "ganlab", *RUN, f"data.batch_size={batch}", f"trainer.devices={devices}"]
-    subprocess.run([*command, f"hydra.run.dir={folder}"], check=True, capture_output=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, f"hydra.run.dir={folder}"], check=True, capture_output=True, env=environment)
     return json.loads((folder / "result.json").read_text())["sec_per_kimg"] * batch / 1000
 
 

@@ -170,7 +170,7 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, world: int
         raise ValueError(f"trainer.devices={trainer['devices']}, and this machine has {gpus} GPU(s): {fix}")
     nodes = trainer["num_nodes"]
     if world is None and nodes > 1:
-        command = f"torchrun --nnodes={nodes} --nproc-per-node={processes} --node-rank=0 --master-addr=FIRST --master-port=29500"
+        command = f"torchrun --nnodes={nodes} --nproc-per-node={processes} --node-rank=0 --master-addr=FIRST"
         more = f"-m ganlab trainer.num_nodes={nodes} trainer.devices={processes} hydra.run.dir=outputs/NAME ..."
         raise ValueError(f"trainer.num_nodes={nodes}: start it on each machine with torchrun: {command} {more}")
     if world is not None and world != processes * nodes:
