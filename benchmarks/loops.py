@@ -191,9 +191,21 @@ def matmul(bf16: bool, n: int = 4096) -> None:
         gate.passed()
 
 
+def convolution(bf16: bool) -> None:
+    """The same of convolutions, channels last."""
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16 if bf16 else torch.float32
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    x = torch.randn(64, 256, 32, 32, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    gate = Gate()
+    with torch.no_grad():
+        while True:
+            layer(x)
+            gate.passed()
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("loop", choices=["bare", "documented", "examples", "mimicry", "matmul"])
+    parser.add_argument("loop", choices=["bare", "documented", "examples", "mimicry", "matmul", "convolution"])
     parser.add_argument("--nets", default="dcgan64")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--bf16", action="store_true")
@@ -207,6 +219,8 @@ if __name__ == "__main__":
         bare(given.nets, given.size, given.bf16, given.plain)
     elif given.loop == "matmul":
         matmul(given.bf16)
+    elif given.loop == "convolution":
+        convolution(given.bf16)
     elif given.loop == "documented":
         documented(given.nets, given.size)
     else:

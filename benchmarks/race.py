@@ -124,14 +124,22 @@ def ratios(results: Mapping[str, Turns], base: str, name: str) -> tuple[float, f
     return each[0], statistics.median(each), each[-1]
 
 
-def table(title: str, results: Mapping[str, Turns], base: str | None = None) -> str:
-    """As Markdown. base: what others are told as multiples of; None: the first"""
+def table(
+    title: str, results: Mapping[str, Turns], base: str | None = None, peaks: Mapping[bool, float] | None = None
+) -> str:  # fmt: skip
+    """As Markdown.
+
+    base    what others are told as multiples of; None: the first
+    peaks   GFLOP/s of the machine, {False: in float32, True: in bfloat16}
+    """
     base = base or next(iter(results))
     first = results[base][0]
     middle = lambda name, key: statistics.median(turn[key] for turn in results[name])
     heads = ["", "ms", f"speed, {base} = 1 (least to most)"]
     told = {"images": "images/s", "gflop": "GFLOP/s", "mb": "peak memory, MB"}
     heads += [head for key, head in told.items() if key in first]
+    if share := peaks if peaks is not None and "gflop" in first else {}:
+        heads.append("of the machine's pace")
     lines = [f"### {title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in results:
         low, median, high = ratios(results, base, name)
@@ -140,6 +148,9 @@ def table(title: str, results: Mapping[str, Turns], base: str | None = None) -> 
         cells += [f"{middle(name, key) / seconds:,.0f}" for key in ("images", "gflop") if key in first]
         if "mb" in first:
             cells.append(f"{middle(name, 'mb'):,.0f}")
+        if share:
+            bf16 = "bf16" in name or "bfloat16" in name
+            cells.append(f"{100 * middle(name, 'gflop') / seconds / share[bf16]:.0f} %")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

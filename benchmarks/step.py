@@ -60,10 +60,16 @@ def sngan(folder: str, turns: int, peers: dict[str, str]) -> Told:
     return {"SNGAN 32x32, batch 16": race(subjects, 8, turns, images=16, gflop=gflop("sngan32", 16))}
 
 
+PACE = "The machine: products of 4096 x 4096 matrices, convolutions 3x3 of 64 images 32x32 with 256 channels"
+
+
 def pace(folder: str, turns: int, peers: dict[str, str]) -> Told:
     """The machine's own."""
-    subjects = {"float32": [*LOOPS, "matmul"], "bfloat16": [*LOOPS, "matmul", "--bf16"]}
-    return {"The machine: products of 4096 x 4096 matrices": race(subjects, 4, turns, gflop=2 * 4.096**3)}
+    told = {}
+    for loop, gflop_of_round in (("matmul", 2 * 4.096**3), ("convolution", 2 * 9 * 256**2 * 64 * 32**2 / 1e9)):
+        subjects = {f"{loop}, float32": [*LOOPS, loop], f"{loop}, bfloat16": [*LOOPS, loop, "--bf16"]}
+        told |= race(subjects, 4, turns, gflop=gflop_of_round)
+    return {PACE: told}
 
 
 def cost(folder: str, turns: int, peers: dict[str, str]) -> Told:
