@@ -1,4 +1,4 @@
-"""python -m ganlab.search search=lr_r1 model=dcgan data=mnist: better values of any keys, found by Optuna.
+"""python -m ganlab.search search=lr_r1 model=dcgan data=mnist +terms=[r1]: better values of any keys, found by Optuna.
 
 Each trial is an ordinary run in a process of its own. Start the command several times, and the workers share the
 search: each holds the lock of the trial that it works on, for as long as it lives, and first takes up those that
