@@ -167,6 +167,7 @@ def test_no_two_runs_have_the_same_gpu(four_gpus, tmp_path, monkeypatch):
     held[0].release()
     assert taken(tmp_path, 1, monkeypatch)[0] == "0"
     assert len(more + last) == 3
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666}  # whoever made it, all may lock it
 
 
 def test_a_process_keeps_its_gpu_and_is_given_one_of_those_that_it_may_see(four_gpus, tmp_path, monkeypatch):
