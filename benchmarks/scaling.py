@@ -4,13 +4,13 @@
 
 A round of a batch of B on d devices takes
 
-    max(fixed + sample * B / d,  input * B / (d * readers)) + traffic(d)
+    max(fixed + sample * B / d,  B / d / images) + traffic(d)
     traffic(d) = 2 (d - 1) / d * bytes / bandwidth + 2 (d - 1) * latency     a ring's all-reduce, once for each player
 
-`fixed` is what a round costs however small it is, `sample` what a sample adds, both of one device; `bytes` are the
-gradients' of both players. Nothing is taken to overlap. Processes have one thread each. `fixed` and `sample` are a line
-through runs of one process at several batch sizes; bandwidth and latency of processes of one machine are measured by
-all-reduces of two sizes.
+`fixed` is what a round costs however small it is, `sample` what a sample adds, `images` how many a second it can be
+given, all of one device; `bytes` are the gradients' of both players. Nothing is taken to overlap. Processes have one
+thread each. `fixed` and `sample` are a line through runs of one process at several batch sizes; bandwidth and latency
+of processes of one machine are measured by all-reduces of two sizes.
 """
 
 import json

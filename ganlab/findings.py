@@ -16,7 +16,7 @@ STATES = ["done", "stopped", "failed"]  # in the order of the table
 def told(study: Any, folder: Path, score: str, fixed: Sequence[str]) -> None:
     """Prints all of it, and writes search.csv and the plots into the search's folder.
 
-    fixed   overrides of all runs
+    fixed   what the command of the best one has besides its values
     """
     rows = table(study, score)
     write_text(folder / "search.csv", as_csv(rows))

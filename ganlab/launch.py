@@ -77,7 +77,8 @@ def own_gpus(trainer: Mapping[str, Any], folder: Path | None = None) -> None:
     names = (visible or [str(i) for i in range(count)])[:count]
     mine: dict[str, FileLock] = {}
     for name in names:
-        lock = FileLock((folder or Path(tempfile.gettempdir())) / f"ganlab-gpu-{name}.lock")
+        path = (folder or Path(tempfile.gettempdir())) / f"ganlab-gpu-{name}.lock"
+        lock = FileLock(path, mode=0o666)  # other users lock it, too
         with contextlib.suppress(Timeout):
             lock.acquire(timeout=0)
             mine[name] = lock

@@ -160,7 +160,7 @@ def end(folder: str, error: Exception) -> None:
     if isinstance(error, EXPECTED):
         sys.exit(f"error: {error}")
     if (lost := lost_touch(error)) is not None:
-        going_on = f"What was saved is whole: the same command, with resume={relative(folder)}, goes on"
+        going_on = "What was saved is whole: the same command, with resume=auto, goes on"
         print(f"error: {lost}. {going_on}", file=sys.stderr, flush=True)
         os._exit(1)  # at once: a group that is broken can't be taken down in order
     if getattr(error, "errno", None) in NO_ROOM:

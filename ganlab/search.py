@@ -24,9 +24,11 @@ from omegaconf import DictConfig
 from ganlab.conf import CONF
 from ganlab.entry import run
 from ganlab.ranks import leave
+from ganlab.resume import key_of
 from ganlab.space import Space, split
 
 GIVEN: list[str] = []  # what the command line says of the runs
+OURS = {"seed": "give seeds=[...]", "resume": "the same command goes on"}
 POLL = 0.3  # seconds between two looks at a run
 Point = Mapping[str, Any]
 
@@ -58,10 +60,14 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def composed(cfg: DictConfig) -> None:
     from ganlab.signals import Ending, Interrupted, requeue
 
+    ending = Ending()
     try:
-        with Ending():
+        with ending:
             run(cfg, search)
-    except Interrupted as interrupted:
+    except Exception:
+        if ending.asked is None:
+            raise
+        interrupted = Interrupted(ending.asked)  # SQLAlchemy makes others of it
         told = [f"\n{interrupted}; all is saved: the same command goes on", requeue(interrupted, "auto")]
         print(*filter(None, told), sep="\n", file=sys.stderr)
         sys.exit(interrupted.code)
@@ -92,6 +98,8 @@ def search(
     if not seeds:
         raise ValueError("seeds=[]: name one at least")
     fixed, dimensions, written = split([*(f"{key}={values}" for key, values in space.items()), *GIVEN])
+    if taken_over := [key for key in OURS if key in dimensions or any(key_of(o) == key for o in fixed)]:
+        raise ValueError(f"{taken_over[0]} is what the search sets in each run: {OURS[taken_over[0]]}")
     if not dimensions:
         raise ValueError(
             "nothing is searched: choose a space (search=lr_r1), or give a key several values, as in "
@@ -122,9 +130,10 @@ def search(
             trial.set_user_attr("failed", str(failed))
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # of what it calls failed, Optuna learns nothing
             say(f"failed: {failed}")
-            if trial.number == 2 and all("failed" in t.user_attrs for t in study.get_trials(deepcopy=False)[:3]):
+            ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+            if len(ended) > 2 and all("failed" in t.user_attrs for t in ended):  # with whomever
                 raise ValueError("the first three trials failed, so the search ends") from None
-    told(study, folder, evaluate.monitored, fixed)
+    told(study, folder, evaluate.monitored, [*config_dirs(), *fixed, f"seed={seeds[0]}"])
 
 
 def checked(fixed: Sequence[str], space: Space, seed: int) -> tuple[dict[str, Any], Any]:
@@ -167,6 +176,12 @@ def checked(fixed: Sequence[str], space: Space, seed: int) -> tuple[dict[str, An
 def of_run(fixed: Sequence[str], point: Point, seed: int) -> list[str]:
     """The overrides of a run."""
     return [*fixed, *(f"{key}={value}" for key, value in point.items()), f"seed={seed}"]
+
+
+def config_dirs() -> list[str]:
+    """The user's own, as a run's command names them."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [part for s in sources if s.provider == "command-line" for part in ("--config-dir", s.path)]
 
 
 def opened(folder: Path, storage: str | None, about: Mapping[str, Any], lower_is_better: bool) -> Any:
@@ -291,9 +306,7 @@ def trained(overrides: Sequence[str], place: Path, behind: Callable[[], bool]) -
         time.sleep(POLL)
     alone.release()
     if not (place / "result.json").exists():
-        sources = HydraConfig.get().runtime.config_sources
-        own = [part for s in sources if s.provider == "command-line" for part in ("--config-dir", s.path)]
-        command = [sys.executable, "-m", "ganlab", *own, *overrides, f"hydra.run.dir={place}", "resume=auto"]
+        command = [sys.executable, "-m", "ganlab", *config_dirs(), *overrides, f"hydra.run.dir={place}", "resume=auto"]
         with open(place / "output.log", "ab") as log:
             training = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:

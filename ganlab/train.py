@@ -50,7 +50,7 @@ def composed(cfg: DictConfig) -> float:
         if "joblib" in str(hydra_cfg.launcher._target_):
             launch.own_gpus(cfg.trainer)
         settings, story = prepare(cfg, overrides), report.story(overrides, hydra_cfg.runtime.choices, own)
-        if alone:
+        if ranks.rank() == 0:  # the others of a group come to nothing without it
             report.claim(folder, cfg.resume, story)
             report.inherit(folder, settings["resume"])
         processes = launch.processes(settings["trainer"])

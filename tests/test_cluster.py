@@ -106,6 +106,22 @@ def test_commands_that_do_not_go_with_several_tasks(monkeypatch, tmp_path, argum
     assert not list(tmp_path.rglob("run.json"))
 
 
+@pytest.mark.parametrize("starter", ["srun", "torchrun"])
+def test_a_run_in_several_tasks_is_never_written_over(monkeypatch, tmp_path, starter):
+    if starter == "srun":
+        slurm(monkeypatch)
+    else:
+        for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+            monkeypatch.setenv(name, value)
+    (tmp_path / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it was begun"))
+    monkeypatch.setattr(sys, "argv", ["ganlab", *RUN, "trainer.devices=2", f"hydra.run.dir={tmp_path}"])
+    with pytest.raises(SystemExit, match="already holds a run"):
+        train.main()
+    assert (tmp_path / "run.json").read_text() == "{}"
+
+
 def test_launchers_are_for_sweeps_and_say_what_they_need(monkeypatch):
     with pytest.raises(ValueError, match="hydra/launcher=joblib is for sweeps: add -m"):
         conf.check_start(["hydra/launcher=joblib"])
@@ -151,6 +167,7 @@ def test_no_two_runs_have_the_same_gpu(four_gpus, tmp_path, monkeypatch):
     held[0].release()
     assert taken(tmp_path, 1, monkeypatch)[0] == "0"
     assert len(more + last) == 3
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666}  # whoever made it, all may lock it
 
 
 def test_a_process_keeps_its_gpu_and_is_given_one_of_those_that_it_may_see(four_gpus, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from ganlab.metrics.kernels import CMMD, KID
 from ganlab.metrics.modes import Modes
 from ganlab.metrics.neighbours import PRDC, Memorization
 from ganlab.metrics.scorer import Scorer
-from ganlab.strategy import PlayersDDP
+from ganlab.strategy import PlayersDDP, average
 from ganlab.tasks import Generate
 from ganlab.terms import Term
 from ganlab.terms.penalties import R1, GradientPenalty
@@ -127,6 +127,30 @@ def test_only_the_movers_gradients_travel_once_a_move():
     for (d, g), sent in launch.run(traffic_in_group, processes=2).values():
         assert d != g
         assert sent == [d, g] * 20
+
+
+def many_buckets_here():
+    """All weights where each parameter is sent by itself, as of large networks many are."""
+    play, sizes = PlayersDDP.__init__, []
+
+    def small(self, **kwargs):
+        play(self, bucket_cap_mb=1e-5, **kwargs)
+
+    def seen(strategy, bucket):
+        sizes.append(bucket.buffer().numel())
+        return average(strategy, bucket)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PlayersDDP, "__init__", small)
+        patch.setattr("ganlab.strategy.average", seen)
+        return play_here(("r1", True, 1, 1)).numpy(), len(set(sizes))
+
+
+def test_gradients_in_many_buckets_give_the_weights_of_one_process():
+    """Of some buckets all belongs to the player that does not move: those are not sent."""
+    weights, kinds = launch.run(many_buckets_here, processes=2)
+    assert kinds > 2
+    assert torch.allclose(torch.from_numpy(weights), play_here(("r1", True, 1, 1)), rtol=0, atol=1e-10)
 
 
 class Pictures(nn.Module):

@@ -111,6 +111,9 @@ def test_a_command_line_is_of_the_search_and_of_its_runs():
         (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: must be"),
         (["loss=choice(hinge,nothing)"], "nothing"),
         (["search=lr_r1"], r"terms.r1.weight.* \+terms=\[NAME\]"),
+        (["search=lr", "seed=9"], r"seed is what the search sets in each run: give seeds="),
+        (["optimizer.lr=0.1,0.2", "seed=choice(1,2)"], "seed is what the search sets"),
+        (["search=lr", "resume=auto"], "resume is what the search sets in each run: the same command goes on"),
         (["search=lr", "storage=postgresql+nothing://x/y"], "storage: "),
     ],
 )
@@ -348,20 +351,55 @@ def test_trials_end_as_done_stopped_or_failed_and_a_search_goes_on_where_it_ende
     assert {path.read_text() for path in found.glob("*/starts")} == {"once "}
 
 
-def test_spaces_and_parts_of_ones_own_are_found_by_the_search_and_by_its_runs(played, tmp_path):
+def test_spaces_and_parts_of_ones_own_are_found_by_the_search_and_by_its_runs(played, tmp_path, capsys):
     for group, text in {"search": "space: {optimizer.lr: '0.1,0.2'}", "experiment": "max_kimg: 2"}.items():
         (tmp_path / "mine" / group).mkdir(parents=True)
         (tmp_path / "mine" / group / "own.yaml").write_text(f"# @package _global_\n{text}\n")
-    study = played("--config-dir", "mine", "search=own", "experiment=own", "trials=1")
+    study = played("--config-dir", "mine", "search=own", "experiment=own", "trials=1", "seeds=[3]")
     assert study.trials[0].params["optimizer.lr"] in ("0.1", "0.2")
     command = (tmp_path / "found" / "0000" / "command").read_text()
     assert f"-m ganlab --config-dir {tmp_path / 'mine'} model=mlp" in command
     assert "experiment=own optimizer.lr=0." in command
+    best = capsys.readouterr().out.splitlines()[-1]
+    assert re.search(rf"-m ganlab --config-dir {tmp_path / 'mine'} model=mlp .* seed=3 optimizer.lr=0\.", best)
 
 
 def test_a_search_whose_first_runs_all_fail_ends(played):
     with pytest.raises(SystemExit, match="the first three trials failed"):
         played("optimizer.lr=interval(0.6,1)", "trials=4")
+
+
+def test_the_first_failures_end_a_search_whichever_ends_first(played, tmp_path, monkeypatch):
+    """With several workers the third trial may end before the second: then it is the fourth that ends the search."""
+    ask, free, seen = search.taken, search.free, []
+
+    def others(path):  # the second is another worker's, once it is there
+        begun = path.name == "0001.lock" and path in seen
+        seen.append(path)
+        assert len(seen) < 100, "it waits for the other"
+        return None if begun else free(path)
+
+    monkeypatch.setattr(search, "free", others)
+    monkeypatch.setattr(search, "taken", lambda *a: (trial for trial in ask(*a) if trial.number != 1))
+    with pytest.raises(SystemExit, match="the first three trials failed"):
+        played("optimizer.lr=interval(0.6,1)", "trials=8")
+    assert len(study_of(tmp_path / "found").trials) == 4
+
+
+def test_a_signal_ends_a_worker_in_order_wherever_it_comes(played, monkeypatch, capsys):
+    """SQLAlchemy wraps what comes up while it works."""
+
+    def wrapped(*_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Exception as error:
+            raise RuntimeError("in a database") from error
+
+    monkeypatch.setattr(search, "taken", wrapped)
+    with pytest.raises(SystemExit) as ended:
+        played("optimizer.lr=interval(0.6,1)")
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "all is saved: the same command goes on" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------------- real ones, slow

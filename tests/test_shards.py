@@ -201,6 +201,19 @@ def test_an_epoch_reads_a_few_shards_at_a_time(counts, near):
         assert len({tuple(epoch) for epoch in shown.tolist()}) > 6
 
 
+def test_every_epoch_has_groups_and_an_order_within_each_of_its_own():
+    order, size = InGroups([4] * 6, 2, 8, seed=0, flip=True), 8  # a round is a group
+    groups = [order.round(r) for r in range(60)]
+    assert len({frozenset((rows // 4).tolist()) for rows, _, _ in groups}) > 10  # of 15 pairs of shards
+    within = {tuple((rows % 4).tolist()) for rows, _, _ in groups}
+    assert len(within) > 50
+    places = [tuple(where[:, 0].tolist()) for _, _, where in groups]
+    assert len(set(places)) == 60  # what is drawn for one group is not drawn for another
+    mirrored = torch.cat([flips for _, flips, _ in groups])
+    assert 0.4 < mirrored.float().mean() < 0.6
+    assert len(mirrored) == 60 * size
+
+
 def test_a_part_of_the_set_is_gone_through_in_the_same_way(packed):
     for keys in ({"count": 7}, {"imbalance": 0.5}, {"count": 4, "imbalance": 0.5}):
         whole = [numbers(b["real"]) for b in rounds(shards(packed, **keys), 1, 40)]
