@@ -35,6 +35,8 @@ def lost_touch(error: BaseException) -> str | None:
     of_network = isinstance(error, torch.distributed.DistError) or any(word in text for word in WORDS)
     if not ranks.started_by_others() or not of_network:
         return None
+    if "EADDRINUSE" in text or "already in use" in text:
+        return f"another program has the port at which the processes meet ({text[-100:]}): choose another --master-port"
     if "connectFullMesh" in text:
         told = "GLOO_SOCKET_IFNAME (of GPUs, NCCL_SOCKET_IFNAME) says by which network, named as in `ip addr`"
         return f"the processes can't reach each other ({text[-100:]}): {told}"

@@ -241,7 +241,7 @@ def taken(study: Any, folder: Path, trials: int) -> Iterator[Any]:
         if trial is not None and lock is not None:
             yield trial
             lock.release()
-        elif begun:
+        elif begun or trial is not None:  # others work on them, or hold the lock of the new one
             time.sleep(POLL)
         else:
             return

@@ -108,6 +108,20 @@ def test_a_file_that_changes_in_place_is_noticed(root):
         load()
 
 
+@pytest.mark.parametrize("change", ["size", "time"])
+@pytest.mark.parametrize("number", [0, 2047, 2048, 2599])
+def test_size_and_time_of_every_file_count(tmp_path, number, change):
+    """They are looked up in parts of 2,048."""
+    paths = [tmp_path / f"{i:04}.png" for i in range(2600)]
+    for path in paths:
+        path.touch()
+    before = listed(tmp_path).names.stamp
+    then = paths[number].stat().st_mtime_ns
+    paths[number].write_bytes(b"more" if change == "size" else b"")
+    os.utime(paths[number], ns=(then, then if change == "size" else then + 1000))
+    assert listed(tmp_path).names.stamp != before
+
+
 def test_a_file_that_is_gone_is_named(root):
     found = listed(root)
     (root / "b" / "4.png").unlink()

@@ -120,6 +120,7 @@ def test_a_pulled_cable_ends_both_machines_and_the_run_goes_on(machines, one_mac
         ("Application timeout caused pair closure", "trainer.timeout"),
         ("[/gloo/transport/tcp/pair.cc:538] Connection closed by peer [10.77.0.2]:4311", "is gone"),
         (torch.distributed.DistStoreError("wait timeout after 15000ms"), "trainer.timeout"),
+        (torch.distributed.DistNetworkError("port: 29500, code: -98, name: EADDRINUSE"), "--master-port"),
         ("Gloo connectFullMesh failed with [/gloo/transport/tcp/pair.cc:152] timed out", "GLOO_SOCKET_IFNAME"),
     ],
 )

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import tarfile
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -146,6 +148,29 @@ def test_another_size_is_scaled_to(pictures, tmp_path, format):
     full = shards(tmp_path / "shards").split("train").take(torch.arange(N))["real"]
     small = shards(tmp_path / "shards", size=4).split("train").take(torch.arange(N))["real"]
     assert torch.equal(small, torch.stack([cover(x[None], (4, 4))[0] for x in full]))
+
+
+@pytest.mark.parametrize("format", [None, "png"])
+def test_files_of_another_size_are_packed_in_the_size_that_is_asked_for(pictures, tmp_path, format):
+    pack(Folder(root=str(pictures), size=4), str(tmp_path / "shards"), shard=EACH, format=format)
+    with tarfile.open(next((tmp_path / "shards").glob("*.tar"))) as tar:
+        images = [Image.open(tar.extractfile(member)) for member in tar if member.name.endswith(".png")]
+        assert {image.size for image in images} == {(4, 4)}
+
+
+def test_the_seed_decides_the_order_in_shards(pictures, packed, tmp_path):
+    pack(Folder(root=str(pictures)), str(tmp_path / "other"), shard=EACH, seed=1)
+    orders = [numbers(shards(f).split("train").take(torch.arange(N))["real"]) for f in (packed, tmp_path / "other")]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_near_is_how_many_shards_are_shuffled_together(packed):
+    """data.near=1: an epoch goes through one shard after the other."""
+    data = Shards(root=str(packed), memory=0, near=1)
+    where = {n: i // EACH for i, n in enumerate(numbers(data.split("train").take(torch.arange(N))["real"]))}
+    shown = [where[n] for batch in rounds(data, 1, N) for n in numbers(batch["real"])]
+    assert len([1 for a, b in pairwise(shown) if a != b]) == len(set(shown)) - 1
 
 
 # --------------------------------------------------------------------------------------------------------------- order
@@ -403,8 +428,11 @@ def test_a_killed_packing_looks_unfinished_and_goes_on(pictures, packed, tmp_pat
         shards(tmp_path / "killed").facts()
     with pytest.raises(ValueError, match=r"holds other shards \(seed not the same\): remove them"):
         pack(Folder(root=str(pictures)), str(tmp_path / "killed"), shard=EACH, seed=1)
+    whole = [path.stat().st_ino for path in sorted((tmp_path / "killed").glob("*.tar"))]
     pack(Folder(root=str(pictures)), str(tmp_path / "killed"), shard=EACH)
     assert contents(tmp_path / "killed") == contents(packed)
+    again = [path.stat().st_ino for path in sorted((tmp_path / "killed").glob("*.tar"))]
+    assert again[:2] == whole  # what was whole is not written again
 
 
 def test_what_is_there_is_not_packed_again_nor_written_over(pictures, packed, tmp_path, capsys):
