@@ -17,8 +17,9 @@ from benchmarks.race import table
 
 HEAD = """# Measurements
 
-What `python -m benchmarks` printed, part by part; each table's ratios are of one interleaved run. "Of the machine's
-pace": GFLOP/s as a part of the most that it reached, in products of matrices or convolutions of the same precision."""
+What `python -m benchmarks` printed, part by part; each table's ratios are of one interleaved run."""
+OF_PACE = """ "Of the machine's pace":
+GFLOP/s as a part of the most that it reached, in products of matrices or convolutions of the same precision."""
 PARTS = step.PARTS | inputs.PARTS | {"scores": scores.scores, "start-up": startup.startup}
 
 
@@ -81,7 +82,7 @@ def peaks(known: dict[str, Any], facts: dict[str, Any]) -> dict[bool, float] | N
 
 def written(known: dict[str, Any]) -> str:
     """The page: each table below what it was measured with."""
-    parts, before = [HEAD], None
+    parts, before = [HEAD + (OF_PACE if step.PACE in known else "")], None
     for title, told in known.items():
         facts = told["about"]
         if facts != before:
