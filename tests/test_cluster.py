@@ -259,11 +259,13 @@ def test_slurms_signal_saves_has_the_job_run_again_and_it_goes_on(tmp_path):
 FAKES = {
     "sbatch": """
 cp $1 {folder}/script
+number=$(( $(cat {folder}/number 2>/dev/null || echo 0) + 100 ))
+echo $number > {folder}/number
 for i in $(seq 0 $(grep -oP -- '--array=0-\\K[0-9]+' $1)); do
-  SLURM_JOB_ID=$((100 + i)) SLURM_ARRAY_JOB_ID=100 SLURM_ARRAY_TASK_ID=$i SLURM_JOB_NAME=ganlab SLURM_NTASKS=1 \\
+  SLURM_JOB_ID=$((number + i)) SLURM_ARRAY_JOB_ID=$number SLURM_ARRAY_TASK_ID=$i SLURM_JOB_NAME=ganlab SLURM_NTASKS=1 \\
   SLURM_NNODES=1 SLURM_NTASKS_PER_NODE=1 SLURM_NODEID=0 bash $1 > {folder}/job_$i.log 2>&1 &
 done
-echo Submitted batch job 100
+echo Submitted batch job $number
 """,
     "srun": """
 while [[ $1 == -* ]]; do if [[ $1 == *=* || $1 == --unbuffered ]]; then shift; else shift 2; fi; done
