@@ -54,6 +54,13 @@ class Handlers:
         self.asked: int | None = None  # the signal that came
         self.before: dict[int, Any] = {}
 
+    def __enter__(self) -> "Handlers":
+        self.install()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.restore()
+
     def install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python's rule: only that one may
@@ -75,13 +82,6 @@ class Handlers:
 class Passing(Handlers):
     """While this process waits for those that it started: signals are theirs."""
 
-    def __enter__(self) -> "Passing":
-        self.install()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.restore()
-
     def heed(self, number: int, _: FrameType | None) -> None:
         children = multiprocessing.active_children()
         for child in children:
@@ -95,13 +95,6 @@ class Passing(Handlers):
 
 class Ending(Handlers):
     """While a signal is to end what this process does, through `Interrupted`."""
-
-    def __enter__(self) -> "Ending":
-        self.install()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.restore()
 
     def heed(self, number: int, _: FrameType | None) -> None:
         super().heed(number, _)
@@ -145,11 +138,11 @@ class Signals(Handlers):
             store.delete_key(f"{self.group}/{self.turn - KEPT}")
         elif self.asked is not None:
             store.set(others, str(self.asked))
-        word = within(store.timeout, lambda: store.get(now)).decode()  # waits for rank 0
+        word = answered(store.timeout, lambda: store.get(now)).decode()  # waits for rank 0
         return int(word) if word.isdigit() else word or None
 
 
-def within(timeout: timedelta, ask: Callable[[], Any]) -> Any:
+def answered(timeout: timedelta, ask: Callable[[], Any]) -> Any:
     """What a store of another machine answers: with the network gone, it may be asked for ever.
 
     Raises:

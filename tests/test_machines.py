@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ganlab.launch import lost_touch
-from ganlab.signals import within
+from ganlab.signals import answered
 
 RUN = [
     "model=dcgan", "data=digits", "experiment=tiny", "trainer.accelerator=cpu", "trainer.precision=64-true",
@@ -134,8 +134,8 @@ def test_a_store_that_does_not_answer_is_not_waited_for_for_ever():
     """PyTorch's own timeout tells the other side that it gives up, and waits for its answer."""
     gone = threading.Event()
     with pytest.raises(torch.distributed.DistStoreError, match="no answer from rank 0"):
-        within(timedelta(seconds=-0.9), gone.wait)
+        answered(timedelta(seconds=-0.9), gone.wait)
     gone.set()
-    assert within(timedelta(seconds=30), lambda: b"word") == b"word"
+    assert answered(timedelta(seconds=30), lambda: b"word") == b"word"
     with pytest.raises(KeyError, match="lost"):
-        within(timedelta(seconds=30), lambda: {}["lost"])
+        answered(timedelta(seconds=30), lambda: {}["lost"])
