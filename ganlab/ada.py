@@ -98,13 +98,17 @@ class ADA(OfImages):
         if callable(self.law):
             self.p.fill_(self.law(seen))
 
+    def steady(self) -> None:
+        """p is a tensor, which recorded rounds read anew."""
+
     def after_move(self, phase: Phase) -> None:
         if phase.player != "D" or self.target is None:
             return
         signs = torch.cat([(logits - self.boundary).sign().flatten() for logits in tree_leaves(phase.on_real.logits)])
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         world = torch.distributed.get_world_size() if several else 1
-        self.tally += torch.stack([phase.mean(signs), *signs.new_tensor([1, size(phase.real) * world])])
+        counts = [torch.full((), count, device=signs.device) for count in (1.0, float(size(phase.real) * world))]
+        self.tally += torch.stack([phase.mean(signs), *counts])
         total, moves, samples = self.tally
         due = moves >= self.interval  # a tensor: nothing waits for the device
         self.p.add_(due * (total / moves - self.target).sign() * samples / self.samples).clamp_(0, 1)

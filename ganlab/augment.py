@@ -49,16 +49,21 @@ class InstanceNoise(nn.Module):
     deviation   of the Gaussian, where images lie in [-1, 1]; a schedule may take it to 0
     """
 
+    now: Tensor
     drawn = ("now",)
 
     def __init__(self, deviation: float | Schedule = 0.1):
         super().__init__()
         if not callable(deviation) and deviation < 0:
             raise ValueError(f"augment.noise.deviation={deviation}: must be at least 0")
-        self.deviation, self.now = deviation, at(deviation, 0)
+        self.deviation = deviation
+        self.register_buffer("now", torch.tensor(float(at(deviation, 0))), persistent=False)
 
     def set_clock(self, seen: int) -> None:
-        self.now = at(self.deviation, seen)
+        self.now.fill_(at(self.deviation, seen))
+
+    def steady(self) -> None:
+        """`now` is a tensor, which recorded rounds read anew."""
 
     def forward(self, x: Data, rng: SampleRNG) -> Data:
         """x: one or several tensors [N, ...]."""

@@ -176,6 +176,13 @@ def check_run(settings: Mapping[str, Any], processes: int, gpus: int, world: int
     if world is not None and world != processes * nodes:
         asked = f"trainer.devices={trainer['devices']} x trainer.num_nodes={nodes} are {processes * nodes}"
         raise ValueError(f"{world} processes were started, and {asked}: set trainer.devices={world // nodes}")
+    if settings["speed"]["graph"]:
+        if processes * nodes > 1:
+            raise ValueError("speed.graph=true: rounds of several processes can't be recorded; leave it out")
+        if settings["beta2"] is not None:
+            raise ValueError("speed.graph=true: a beta2 that changes can't be recorded; leave one of them out")
+        if settings["speed"]["compile"] and not gpus:
+            raise ValueError("speed.graph=true and speed.compile=true: on a CPU it is one of them; leave one out")
     samples = settings["callbacks"].get("samples") or {}
     for key, value in (
         ("log_every", settings["log_every"]),

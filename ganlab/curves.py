@@ -1,12 +1,14 @@
 """What the step measures, kept on the device as running means until somebody reads it."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ganlab.capture import after
 from ganlab.phase import Phase
 
 
@@ -21,7 +23,10 @@ class Curves:
 
     def add(self, name: str, value: Tensor, weight: float = 1.0) -> None:
         value = value.detach().float() if weight == 1 else value.detach().float() * weight
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        after(partial(self.count, name, weight), value)
+
+    def count(self, name: str, weight: float, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.weights[name] = self.weights.get(name, 0.0) + weight
 
     def watch(self, phase: Phase, losses: Mapping[str, Tensor], weight: float, boundary: float | None) -> None:
@@ -40,6 +45,10 @@ class Curves:
             for which, sign in (("real", 1), ("fake", -1)):
                 self.add(f"D/logit_{which}", means[which], weight)
                 self.add(f"D/accuracy_{which}", (sign * (logits[which] - edge) > 0).float().mean(), weight)
+
+    def taken(self, player: str) -> None:
+        """What costs more was taken in this player's move."""
+        self.pending.discard(player)
 
     def read(self) -> dict[str, float]:
         """{name: mean} over all processes, and starts anew. Every process must call it."""

@@ -21,7 +21,7 @@ class EMA(nn.Module):
         super().__init__()
         self.half_life, self.ramp = half_life, ramp
         self.seen = 0  # samples; saved with the module
-        self.followed: tuple[Any, ...] = ()  # (G_ema, G, the parameters of each): walking through modules takes long
+        self.followed: tuple[Any, ...] = ()  # (G_ema, G, parameters and dicts of buffers): a walk through them is long
 
     def copy_of(self, G: nn.Module) -> nn.Module:
         return copy.deepcopy(G).eval().requires_grad_(False)
@@ -35,10 +35,14 @@ class EMA(nn.Module):
             half_life = min(half_life, self.seen * self.ramp)
         keep = 0.5 ** (samples / half_life) if half_life > 0 else 0.0
         if self.followed[:2] != (G_ema, G):
-            self.followed = (G_ema, G, list(G_ema.parameters()), list(G.parameters()))
+            pairs = zip(G_ema.modules(), G.modules(), strict=True)
+            buffers = [(a._buffers, b._buffers) for a, b in pairs if b._buffers]
+            self.followed = (G_ema, G, list(G_ema.parameters()), list(G.parameters()), buffers)
         torch._foreach_lerp_(self.followed[2], self.followed[3], 1 - keep)
-        for average, buffer in zip(G_ema.buffers(), G.buffers(), strict=True):
-            average.copy_(buffer)
+        for averages, own in self.followed[4]:
+            for name, buffer in own.items():
+                if buffer is not None:
+                    averages[name].copy_(buffer)
 
     def get_extra_state(self) -> Any:
         return {"seen": self.seen}

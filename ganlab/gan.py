@@ -14,8 +14,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ganlab.capture import Recorder, after, amid, clock, varying
 from ganlab.checks import check_game
 from ganlab.curves import Curves
 from ganlab.ema import EMA
@@ -84,6 +85,7 @@ class GAN(L.LightningModule):
         self.beta2, self.start, self.stop = beta2, start or {}, stop or {}
         self.every, self.micro_batches, self.clip_norm = {"D": 1, "G": n_critic}, micro_batches, clip_norm
         self.share_fake, self.together, self.seed, self.curves = share_fake, Together(together), seed, Curves()
+        self.recorder: Recorder | None = None  # plays rounds from recordings
         self.rounds = self.seen = 0  # rounds played; real samples shown to D over all devices: the one clock
         self.clocked: list[Any] = [part for part in self.modules() if hasattr(part, "set_clock")]
         self.moving = {player: list[nn.Parameter]() for player in "DG"}  # what each player's own moves change
@@ -100,26 +102,38 @@ class GAN(L.LightningModule):
         samples = size(batch) * self.trainer.world_size
         for part in self.clocked:
             part.set_clock(self.seen)
-        made: list[Phase] = []  # with share_fake: D's phase, whose fakes G's phase uses
-        for player in self.players:
-            plays = within(self.start.get(player, 0.0), self.stop.get(player), self.seen)
-            if plays and (self.rounds + 1) % self.every[player] == 0:
-                made = self.move(player, batch, self.rounds // self.every[player], made)
+        (self.moves if self.recorder is None else partial(self.recorder, self))(batch)
         self.rounds, self.seen = self.rounds + 1, self.seen + samples
         if self.rounds % self.every["G"] == 0:
             self.ema.update(self.G_ema, self.G, samples=samples * self.every["G"])
 
-    def move(self, player: str, batch: Any, number: int, made: list[Phase]) -> list[Phase]:
-        """One optimizer step of one player (its `number`-th), accumulated over micro-batches."""
+    def moves(self, batch: Any) -> None:
+        made: list[Phase] = []  # with share_fake: D's phase, whose fakes G's phase uses
+        for player in self.players:
+            if goals := self.due(player):
+                made = self.move(player, goals, batch, made)
+
+    def due(self, player: str) -> dict[str, Any]:
+        """What a player minimises in this round; nothing: it does not move."""
+        plays = within(self.start.get(player, 0.0), self.stop.get(player), self.seen)
+        if not plays or (self.rounds + 1) % self.every[player] != 0:
+            return {}
         goals: dict[str, Any] = {"adversarial": self.loss, **self.terms}
-        goals = {k: goal for k, goal in goals.items() if goal is not None and goal.due(player, number, self.seen)}
-        if not goals:
-            return made
+        due = lambda goal: goal is not None and goal.due(player, self.number(player), self.seen)
+        return {name: goal for name, goal in goals.items() if due(goal)}
+
+    def number(self, player: str) -> int:
+        """Moves of a player before this round."""
+        return self.rounds // self.every[player]
+
+    def move(self, player: str, goals: Mapping[str, Any], batch: Any, made: list[Phase]) -> list[Phase]:
+        """One optimizer step of one player, accumulated over micro-batches."""
         augments = tuple(self.augment.values())
         watching: list[Any] = [part for part in (*goals.values(), *augments) if hasattr(part, "after_move")]
         n, phases = size(batch), []
-        reseed(seed_of(self.seed, "networks", self.global_rank, player, number), self.device)
-        prepared = made[0].batch if made else self.task.prepare(batch, self.rng("z", player, number, slice(0, n), n))
+        own = lambda: seed_of(self.seed, "networks", self.global_rank, player, self.number(player))
+        amid(lambda: reseed(own(), self.device))
+        prepared = made[0].batch if made else self.task.prepare(batch, self.rng("z", player, slice(0, n), n))
         # Lightning's hooks around a backward pass take longer than a small network; several processes need them
         backward = torch.Tensor.backward if self.trainer.world_size == 1 else self.manual_backward
         idle = self.moving["D" if player == "G" else "G"]
@@ -127,30 +141,33 @@ class GAN(L.LightningModule):
             for rows in micro(n, self.micro_batches):
                 phase = Phase(
                     player, prepared if self.micro_batches == 1 else take(prepared, rows), self.G, self.D,
-                    self.task.play, augments, self.rng("phase", player, number, rows, n), self.seen, self.share_fake,
+                    self.task.play, augments, self.rng("phase", player, rows, n), clock(self.seen), self.share_fake,
                     self.together, grad_inputs=frozenset().union(*(goal.grad_inputs for goal in goals.values())),
                 )  # fmt: skip
                 if made:
                     phase.played = made[0].played
                 share = (rows.stop - rows.start) / n
                 losses = {name: mean(goal(phase)) for name, goal in goals.items()}
-                total = weighted_sum((goals[k].factor(player, self.seen) * share, loss) for k, loss in losses.items())
+                factors = [varying(partial(factor, goals[name], player, share), self) for name in losses]
+                total = weighted_sum(zip(factors, losses.values(), strict=True))
                 with averaging(self.trainer.strategy, idle, last=rows.stop == n), without_autocast(self.device.type):
                     backward(total)
                 self.curves.watch(phase, losses, share, boundary=getattr(self.loss, "boundary", None))
                 phases += [phase] if watching or self.share_fake else []
         self.step(player)
         with torch.no_grad():
-            finished = Phase.finished(phases, self.rng("after", player, number, slice(0, n), n)) if watching else None
+            finished = Phase.finished(phases, self.rng("after", player, slice(0, n), n)) if watching else None
             for part in watching:
                 part.after_move(finished)
         return phases if self.share_fake else []
 
     def step(self, player: str) -> None:
         optimizer: Any = self.trainer.optimizers[self.players.index(player)]
-        rate = at(self.lr_schedule[player] or 1.0, self.seen)
         for group in optimizer.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
+            rate = partial(scaled, group.setdefault("initial_lr", group["lr"]), self.lr_schedule[player])
+            group["lr"] = varying(rate, self, torch.float32 if self.device.type == "cuda" else torch.float64)
+            if isinstance(group["lr"], Tensor):
+                after(lambda group=group, rate=rate: group.update(lr=rate(self.seen)))
             if self.beta2 is not None:
                 group["betas"] = (group["betas"][0], self.beta2(self.seen))
         if self.clip_norm is not None or player in self.curves.pending:
@@ -159,13 +176,13 @@ class GAN(L.LightningModule):
             self.curves.add(f"gradient_norm/{player}", norm)
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(moving, self.clip_norm, norm)
-            self.curves.pending.discard(player)
+            after(partial(self.curves.taken, player))
         optimizer.step()
         clear(optimizer)
 
-    def rng(self, purpose: str, player: str, number: int, rows: slice, n: int) -> BatchRNG:
+    def rng(self, purpose: str, player: str, rows: slice, n: int) -> BatchRNG:
         """What `rows` of this process's n samples draw, of the whole run's batch."""
-        first, seed = self.global_rank * n, partial(seed_of, self.seed, purpose, player, number)
+        first, seed = self.global_rank * n, lambda: seed_of(self.seed, purpose, player, self.number(player))
         return BatchRNG(seed, self.trainer.world_size * n, slice(first + rows.start, first + rows.stop), self.device)
 
     # ----------------------------------------------------------------------------------------------------- its results
@@ -207,6 +224,14 @@ class GAN(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.rounds, self.seen = checkpoint["clock"]["rounds"], checkpoint["clock"]["seen"]
         self.curves.restore(checkpoint["clock"]["curves"])
+
+
+def factor(goal: Any, player: str, share: float, seen: int) -> float:
+    return goal.factor(player, seen) * share
+
+
+def scaled(initial: float, schedule: Schedule | None, seen: int) -> float:
+    return initial * at(schedule or 1.0, seen)
 
 
 def per_player(value: Any) -> dict[str, Any]:

@@ -43,9 +43,9 @@ def squared_norm(gradients: list[Tensor]) -> Tensor:
     return sum((g.flatten(1).square().sum(1) for g in gradients), torch.zeros((), device=gradients[0].device))
 
 
-def weighted_sum(parts: Iterable[tuple[float, Tensor]]) -> Tensor:
+def weighted_sum(parts: Iterable[tuple[float | Tensor, Tensor]]) -> Tensor:
     """The sum of weight * x; a weight of 1 is no operation, which small networks would notice."""
-    return reduce(add, [x if weight == 1 else weight * x for weight, x in parts])
+    return reduce(add, [weight * x if isinstance(weight, Tensor) or weight != 1 else x for weight, x in parts])
 
 
 def clear(optimizer: torch.optim.Optimizer) -> None:

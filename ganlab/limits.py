@@ -95,7 +95,7 @@ TRAIN: dict[str, Any] = {
     "n_critic": int, "micro_batches": int, "clip_norm": float | None, "share_fake": bool, "together": bool | None,
     "adam": Keys, "adam.lr": float, "adam.betas": Betas, "adam.eps": float, "ema_half_life": float, "log_every": float,
     "start": Mapping[str, float], "stop": Mapping[str, float | None], "speed": Keys, "speed.rounds": int,
-    "speed.channels_last": bool, "speed.compile": bool,
+    "speed.channels_last": bool, "speed.compile": bool, "speed.graph": bool,
     "networks": Keys, **{f"networks.{player}{key}": kind for player in "GD" for key, kind in _player.items()},
     **dict.fromkeys(("data", "optimizer", "metrics", "trainer"), Keys), "task": Target, "ema": Target,
     **dict.fromkeys(("discriminator", "loss", "extractor", "beta2"), Target | None), "generator": Target,

@@ -6,10 +6,10 @@ SeqGAN: Sequence Generative Adversarial Nets with Policy Gradient (Yu et al. 201
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ganlab.losses import NonSaturating
+from ganlab.nn.conditional import one_hot
 from ganlab.phase import Phase
 from ganlab.schedule import within
 
@@ -66,7 +66,7 @@ class PolicyGradient(NonSaturating):
             drawn = G.complete(
                 tokens.repeat_interleave(self.rollouts, 0), known, lambda logits, t, u=draws: quantile(logits, u[:, t])
             )
-            logits = phase.judge(F.one_hot(drawn, texts.shape[2]).to(texts)).logits
+            logits = phase.judge(one_hot(drawn, texts.shape[2], like=texts)).logits
             rewards.append(logits.sigmoid().view(n, self.rollouts).mean(1))
         return torch.stack([*rewards, phase.judge(texts).logits.sigmoid()], 1)
 

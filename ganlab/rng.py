@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganlab.capture import before
+
 
 def seed_of(*parts: int | str) -> int:
     """A 63-bit seed from numbers and names; different parts give unrelated seeds."""
@@ -66,10 +68,14 @@ class BatchRNG(SampleRNG):
         self.seed, self.total, self.rows, self.device = seed, total, rows, device
         self.generator: torch.Generator | None = None  # until somebody draws
 
+    def reseed(self) -> None:
+        assert self.generator is not None
+        self.generator.manual_seed(self.seed() if callable(self.seed) else self.seed)
+
     def _draw(self, kind: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         if self.generator is None:
-            seed = self.seed() if callable(self.seed) else self.seed
-            self.generator = torch.Generator(self.device).manual_seed(seed)
+            self.generator = torch.Generator(self.device)
+            before(self.reseed, self.generator)
         return kind(self.total, *shape, generator=self.generator, device=self.device)[self.rows]
 
 

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ganlab import checkpoint, checks, launch, limits, ranks, resume
+from ganlab.capture import Recorder
 from ganlab.conf import groups, known_keys
 from ganlab.gan import GAN
 from ganlab.networks import alter, channels_last, compile_in_place, take_over
@@ -172,6 +173,8 @@ def build(settings: dict[str, Any]) -> Any:
         channels_last(gan)
     if speed.get("compile"):
         compile_in_place(gan)
+    if speed.get("graph"):
+        gan.recorder = Recorder()
     if settings["trainer"]["precision"] == "64-true":
         gan.double()  # Lightning does it after the weights of a checkpoint were put in, which would be rounded
     return gan

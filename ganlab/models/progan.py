@@ -54,6 +54,9 @@ class Growing(nn.Module):
         """seen: samples"""
         self.seen = seen
 
+    def steady(self) -> tuple[int, float]:
+        return self.stage()
+
     def stage(self) -> tuple[int, float]:
         """(level, alpha): the newest level, and its share in the picture, 0 to 1."""
         period = self.fade_kimg + self.stage_kimg

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganlab.nn.conditional import one_hot
+
 END = 0  # the symbol that ends a text and fills what follows
 
 
@@ -57,24 +59,27 @@ class Generator(nn.Module):
         first, last = self.temperature
         self.tau.fill_(first ** (1 - progress) * last**progress)
 
+    def steady(self) -> None:
+        """tau is a tensor, which recorded rounds read anew."""
+
     def forward(self, z: Tensor) -> Tensor:
         noise = gumbel(z.unflatten(1, self.shape))  # [N, T, V]
         if self.training and self.relaxed:
             return self.relaxed_texts(noise)
         tokens = torch.zeros(noise.shape[:2], dtype=torch.int64, device=z.device)
         tokens = self.complete(tokens, 0, lambda logits, t: (logits + noise[:, t]).argmax(1))
-        return F.one_hot(tokens, self.shape[1]).to(noise)
+        return one_hot(tokens, self.shape[1], like=noise)
 
     def relaxed_texts(self, noise: Tensor) -> Tensor:
         """[N, T, V], with gradients through every draw."""
         x, state, texts = noise.new_zeros(len(noise), self.embedding.shape[1]), None, []
         ended = torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
-        end = F.one_hot(torch.tensor(END, device=noise.device), self.shape[1]).to(noise)
+        end = one_hot(torch.full((), END, device=noise.device), self.shape[1], like=noise)
         for t in range(self.shape[0]):
             h, state = self.cell(x[:, None], state)
             soft = ((self.out(h[:, 0]) + noise[:, t]) / self.tau).softmax(1)
             largest = soft.argmax(1)
-            y = F.one_hot(largest, self.shape[1]).to(soft) + soft - soft.detach() if self.hard else soft
+            y = one_hot(largest, self.shape[1], like=soft) + soft - soft.detach() if self.hard else soft
             y = torch.where(ended[:, None], end, y)
             texts.append(y)
             ended = ended | (largest == END)

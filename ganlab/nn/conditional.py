@@ -1,6 +1,6 @@
 """Layers that are told the label: an index, or a vector of attributes."""
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 
@@ -11,9 +11,15 @@ class LabelEmbedding(nn.Embedding):
         return label.to(self.weight.dtype) @ self.weight if label.dim() == 2 else super().forward(label)
 
 
+def one_hot(index: Tensor, count: int, like: Tensor) -> Tensor:
+    """[...] -> [..., count] of zeros and a one, in the type of `like`. PyTorch's own looks at the values first, for
+    which the device would be waited for."""
+    return (index[..., None] == torch.arange(count, device=index.device)).to(like.dtype)
+
+
 def as_vector(label: Tensor, classes: int, like: Tensor) -> Tensor:
     """[N, classes] in the type of `like`: labels [N] one-hot, attributes [N, classes] as they are."""
-    return (label if label.dim() == 2 else F.one_hot(label, classes)).to(like.dtype)
+    return label.to(like.dtype) if label.dim() == 2 else one_hot(label, classes, like)
 
 
 class ConditionalBatchNorm2d(nn.Module):

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ganlab.nn.conditional import one_hot
 from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of
 from ganlab.rng import SampleRNG
 from ganlab.tasks.task import Task
@@ -32,7 +32,7 @@ class Adapt(Task):
 
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         target, source = (full(output_of(G, x, None)) for x in batch.inputs)
-        right = F.one_hot(batch.real, target.fake.shape[1]).to(target.fake)
+        right = one_hot(batch.real, target.fake.shape[1], like=target.fake)
         return GeneratorOutput((target.fake, target.aux), source.fake), (right, source.aux)
 
     def made(self, G: nn.Module, inputs: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Adapt(Task):
     def show(self, x: Data) -> Tensor:
         """Logits [N, classes] as stripes [N, 1, 1, classes], of which that of the class is bright."""
         logits = tree_leaves(x)[0]
-        return 2 * F.one_hot(logits.argmax(1), logits.shape[1]).to(logits)[:, None, None] - 1
+        return 2 * one_hot(logits.argmax(1), logits.shape[1], like=logits)[:, None, None] - 1
 
     def columns(self, G: Any, made: Mapping[str, Data]) -> list[Tensor]:
         """Input, what G takes it for, what it is."""

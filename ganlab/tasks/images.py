@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ganlab.nn.conditional import one_hot
 from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of, wrap
 from ganlab.rng import SampleRNG
 from ganlab.tasks.task import Task, takes_labels
@@ -136,7 +136,7 @@ class Segment(Translate):
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         logits = full(output_of(G, batch.inputs, None).fake)
         counts = (batch.real != self.VOID)[:, None]  # [N, 1, H, W]
-        ones = F.one_hot(batch.real * counts[:, 0], logits.shape[1]).movedim(-1, 1).to(logits)
+        ones = one_hot(batch.real * counts[:, 0], logits.shape[1], like=logits).movedim(-1, 1)
         return GeneratorOutput(logits.softmax(1) * counts, logits), ones * counts
 
     def show(self, x: Data) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlab.media import Medium
+from ganlab.nn.conditional import one_hot
 from ganlab.phase import Batch, Data, output_of
 from ganlab.rng import SampleRNG
 from ganlab.tasks.task import Task, takes_labels
@@ -172,7 +173,7 @@ class Codes(Generate):
 
     def noise(self, rng: SampleRNG) -> Tensor:
         z = super().noise(rng)
-        chosen = [F.one_hot(rng.integers(n), n).to(z) for n in self.categories]
+        chosen = [one_hot(rng.integers(n), n, like=z) for n in self.categories]
         continuous = 2 * rng.uniform(self.continuous) - 1
         return torch.cat([z[:, : z.shape[1] - self.codes], *chosen, continuous.to(z)], 1)
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import nn
 
 from ganlab.media import Medium
+from ganlab.nn.conditional import one_hot
 from ganlab.phase import Batch, Data, output_of, wrap
 from ganlab.tasks.noise import Generate
 
@@ -47,4 +47,4 @@ class Write(Generate):
 
     def play(self, G: nn.Module, batch: Batch) -> tuple[Data, Data]:
         output = wrap(output_of(G, batch.inputs, None))
-        return output, F.one_hot(batch.real, output.fake.shape[-1]).to(output.fake)
+        return output, one_hot(batch.real, output.fake.shape[-1], like=output.fake)

@@ -40,6 +40,9 @@ class Consistency(Term):
     def set_clock(self, seen: int) -> None:
         getattr(self.augment, "set_clock", lambda seen: None)(seen)
 
+    def steady(self) -> Any:
+        return getattr(self.augment, "steady", lambda: None)()
+
     def forward(self, phase: Phase) -> Tensor:
         cond = phase.batch.cond
         value = apart(phase.on_real, phase.judge(self.augment(phase.real, phase.rng), phase.batch.told_with_real))

@@ -62,6 +62,7 @@ class Content(Term):
     checksum   of that file, "sha256:..."; None: it is taken as it is
     """
 
+    scale: Tensor
     player = "G"
     LAST = {
         "vgg19": (["features.34"], ["features.35"]),
@@ -89,6 +90,7 @@ class Content(Term):
             network = create_feature_extractor(whole.eval(), {name: name for name in self.layers})
         except ValueError as error:
             raise ValueError(f"terms.content.layers={self.layers}: of {net} it can't be: {error}") from None
+        self.register_buffer("scale", torch.tensor(IMAGENET)[:, :, None, None], persistent=False)  # mean, deviation
         self.network = [network.eval().requires_grad_(False)]  # in a list, it is no part of checkpoints
 
     def prepare(self) -> None:
@@ -117,13 +119,15 @@ class Content(Term):
     def set_clock(self, seen: int) -> None:
         self.prepare()  # before the first move, also where the term starts later
 
+    def steady(self) -> None:
+        """Nothing of it changes."""
+
     def maps(self, x: Tensor) -> list[Tensor]:
         """What the network makes of images in [-1, 1], in grey or colour; of others it sees no alpha."""
         (network,) = self.network
         x = x[:, :3] if x.shape[1] > 2 else x[:, :1].expand(-1, 3, -1, -1)
-        mean, deviation = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in IMAGENET)
         try:
-            seen = network.to(x.device, x.dtype)(((x + 1) / 2 - mean) / deviation)
+            seen = network.to(x.device, x.dtype)(((x + 1) / 2 - self.scale[0]) / self.scale[1])
         except RuntimeError:
             size = list(x.shape[2:])
             if min(size) >= 32:  # something else
