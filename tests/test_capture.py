@@ -146,7 +146,7 @@ def test_ada_moves_its_p_in_recorded_rounds(replays):
             SHAPE,
             f"speed.graph={on}",
             "augment.ada.interval=2",
-            "augment.ada.kimg=0.1",
+            "augment.ada.kimg=1",
             "augment.ada.p=0.5",
         )
         ends.append(play("stylegan2_ada", gan, 12, SHAPE))
