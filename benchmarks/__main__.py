@@ -1,4 +1,4 @@
-"""python -m benchmarks [PART ...] [--peers examples=PATH mimicry=PATH]: speed, as ratios within interleaved runs."""
+"""python -m benchmarks [PART ...] [--peers NAME=PATH ...]: speed, as ratios within interleaved runs."""
 
 import argparse
 import json
@@ -42,7 +42,7 @@ def about() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
-    parser.add_argument("--peers", nargs="*", default=[], help="NAME=PATH of checkouts: examples, mimicry")
+    parser.add_argument("--peers", nargs="*", default=[], help="NAME=PATH of checkouts: examples, mimicry, studiogan")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument(
         "--output",

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import inspect
 import io
 import os
 import sys
@@ -13,6 +14,7 @@ from unittest import mock
 import lightning as L
 import torch
 import torch.nn.functional as F
+from packaging.version import parse
 from torch import nn
 
 from benchmarks.race import Gate
@@ -134,9 +136,7 @@ def documented(name: str, size: int) -> None:
     loader = torch.utils.data.DataLoader([batch(name, size)] * (1 << 20), batch_size=None)
     with tempfile.TemporaryDirectory() as folder:
         logger = L.pytorch.loggers.TensorBoardLogger(folder)
-        L.Trainer(max_epochs=1, logger=logger, default_root_dir=folder, accelerator="cpu").fit(
-            Documented(name, gate), loader
-        )
+        L.Trainer(max_epochs=1, logger=logger, default_root_dir=folder).fit(Documented(name, gate), loader)
 
 
 class Feed:
@@ -161,6 +161,7 @@ def examples(path: str, size: int) -> None:
     torch.utils.data.DataLoader = lambda *args, **kwargs: feed  # type: ignore[assignment,misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         sys.argv = ["main.py", "--dataset", "fake", "--batchSize", str(size), "--outf", folder, "--niter", "1"]
+        sys.argv += ["--accel"] * torch.cuda.is_available()
         file = Path(path) / "dcgan" / "main.py"
         exec(compile(file.read_text(), str(file), "exec"), {"__name__": "__main__"})
 
@@ -180,6 +181,51 @@ def mimicry(path: str, size: int) -> None:
             netD=D, netG=G, optD=make(D), optG=make(G), n_dis=1, num_steps=1 << 20, lr_decay="linear",
             dataloader=Feed((batch("sngan32", size), torch.zeros(size))), log_dir=folder, device=torch.device(device),
         ).train()  # fmt: skip
+
+
+STUDIOGAN_SNGAN = """
+DATA: {name: CIFAR10, img_size: 32, num_classes: 1}
+MODEL: {apply_d_sn: true, g_cond_mtd: W/O, d_cond_mtd: W/O}
+LOSS: {adv_loss: hinge}
+OPTIMIZATION: {batch_size: %d, acml_steps: 1, d_updates_per_step: 1, g_lr: 0.0002, d_lr: 0.0002, beta1: 0.0, beta2: 0.9}
+"""
+
+
+def studiogan(path: str, size: int) -> None:
+    """PyTorch-StudioGAN's SNGAN without labels, trained by its own WORKER, unmodified, one move of D for each of G; a
+    line of its log every 100 steps. Its main.py wants a GPU, its WORKER takes any device."""
+    sys.path.insert(0, str(Path(path) / "src"))
+    for name in ("wandb", "seaborn", "h5py", "kornia", "kornia.filters", "timm"):  # of curves, files, other models
+        sys.modules[name] = mock.MagicMock()
+    sys.modules["pkg_resources"] = mock.MagicMock(parse_version=parse)  # which setuptools has no more
+    from config import Configurations
+    from models.model import load_generator_discriminator
+    from worker import WORKER
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        (file := Path(folder) / "sngan.yaml").write_text(STUDIOGAN_SNGAN % size)
+        cfgs, logger = Configurations(str(file)), mock.MagicMock()
+        told: Any = {"mixed_precision": False, "distributed_data_parallel": False, "synchronized_bn": False}
+        told |= {"batch_statistics": False, "freezeD": -1, "empty_cache": False, "save_dir": folder, "print_freq": 100}
+        cfgs.update_cfgs(told | {"project": "", "entity": "", "train": True}, super="RUN")
+        cfgs.OPTIMIZATION.world_size = 1
+        parts = (cfgs.DATA, cfgs.OPTIMIZATION, cfgs.MODEL, cfgs.STYLEGAN, cfgs.MODULES, cfgs.RUN)
+        names = ("Gen", "Gen_mapping", "Gen_synthesis", "Dis", "Gen_ema", "Gen_ema_mapping", "Gen_ema_synthesis", "ema")
+        given = dict(zip(names, load_generator_discriminator(*parts, device, logger), strict=True))
+        cfgs.define_optimizer(given["Gen"], given["Dis"])
+        given |= {"cfgs": cfgs, "run_name": "race", "global_rank": 0, "local_rank": device, "logger": logger}
+        given |= {"train_dataloader": Feed((batch("sngan32", size), torch.zeros(size, dtype=torch.long)))}
+        given |= {"best_step": 0, "loss_list_dict": {"gen_loss": [], "dis_loss": [], "cls_loss": []}}
+        rest = dict.fromkeys(list(inspect.signature(WORKER.__init__).parameters)[1:])
+        worker = WORKER(**(rest | given))
+        worker.training, worker.topk = True, "N/A"
+        worker.prepare_train_iter(epoch_counter=0)
+        for step in range(1 << 20):  # as its loader.py has it
+            cond_loss, d_loss = worker.train_discriminator(current_step=step)
+            g_loss = worker.train_generator(current_step=step)
+            if (step + 1) % cfgs.RUN.print_freq == 0:
+                worker.log_train_statistics(step, cond_loss, g_loss, d_loss)
 
 
 def matmul(bf16: bool, n: int = 4096) -> None:
@@ -205,7 +251,9 @@ def convolution(bf16: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("loop", choices=["bare", "documented", "examples", "mimicry", "matmul", "convolution"])
+    parser.add_argument(
+        "loop", choices=["bare", "documented", "examples", "mimicry", "studiogan", "matmul", "convolution"]
+    )
     parser.add_argument("--nets", default="dcgan64")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--bf16", action="store_true")
@@ -224,4 +272,4 @@ if __name__ == "__main__":
     elif given.loop == "documented":
         documented(given.nets, given.size)
     else:
-        {"examples": examples, "mimicry": mimicry}[given.loop](given.path, given.size)
+        {"examples": examples, "mimicry": mimicry, "studiogan": studiogan}[given.loop](given.path, given.size)

@@ -4,12 +4,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import torch
 
 from benchmarks.loops import gflop
 from benchmarks.race import Turns, memory_of, race
 
 LOOPS = ["-m", "benchmarks.loops"]
+PEERS = ("mimicry", "studiogan")  # with an SNGAN of the same layers
 Told = dict[str, dict[str, Turns]]  # {title: {subject: turns}}
 DCGAN64 = ("model=dcgan", "data=digits", "data.size=64", "data.channels=3", "terms=[]", "share_fake=true", "ema=none")
 SNGAN32 = ("model=sngan", "data=digits", "data.size=32", "data.channels=3", "terms=[]", "n_critic=1", "ema=none")
@@ -33,31 +38,57 @@ def ganlab(folder: str, *overrides: str) -> list[str]:
 
 def dcgan(folder: str, turns: int, peers: dict[str, str]) -> Told:
     """Against a bare loop, Lightning as documented, and pytorch/examples' own loop."""
-    size = "data.batch_size=64"
-    subjects = {
-        "Lightning as documented": [*LOOPS, "documented"],
-        "bare loop": [*LOOPS, "bare", "--plain"],
-        "ganlab": ganlab(folder, *DCGAN64, size),
-        "bare loop, bf16": [*LOOPS, "bare", "--plain", "--bf16"],
-        "ganlab, bf16": ganlab(folder, *DCGAN64, size, BF16),
-    }
-    if "examples" in peers:
-        subjects = {"pytorch/examples": [*LOOPS, "examples", "--path", peers["examples"]]} | subjects
-    return {"DCGAN 64x64, batch 64": race(subjects, 8, turns, images=64, gflop=gflop("dcgan64", 64))}
+    told = {}
+    for size in sizes(64):
+        run = partial(ganlab, folder, *DCGAN64, f"data.batch_size={size}")
+        subjects = {
+            "Lightning as documented": [*LOOPS, "documented", f"--size={size}"],
+            "bare loop": [*LOOPS, "bare", "--plain", f"--size={size}"],
+            "ganlab": run(),
+            "bare loop, bf16": [*LOOPS, "bare", "--plain", "--bf16", f"--size={size}"],
+            "ganlab, bf16": run(BF16),
+        } | on_gpu(run)  # fmt: skip
+        if "examples" in peers:
+            subjects = {
+                "pytorch/examples": [*LOOPS, "examples", "--path", peers["examples"], f"--size={size}"]
+            } | subjects
+        raced = race(subjects, rounds(), turns, images=size, gflop=gflop("dcgan64", size))
+        told[f"DCGAN 64x64, batch {size}"] = raced
+    return told
 
 
 def sngan(folder: str, turns: int, peers: dict[str, str]) -> Told:
-    """Against a bare loop and mimicry's own."""
-    size = "data.batch_size=16"
-    subjects = {
-        "bare loop": [*LOOPS, "bare", "--plain", "--nets=sngan32", "--size=16"],
-        "ganlab": ganlab(folder, *SNGAN32, size),
-        "ganlab, bf16": ganlab(folder, *SNGAN32, size, BF16),
-        "ganlab, bf16, together=true": ganlab(folder, *SNGAN32, size, BF16, "together=true"),
-    }
-    if "mimicry" in peers:
-        subjects = {"mimicry": [*LOOPS, "mimicry", "--path", peers["mimicry"], "--size=16"]} | subjects
-    return {"SNGAN 32x32, batch 16": race(subjects, 8, turns, images=16, gflop=gflop("sngan32", 16))}
+    """Against a bare loop, mimicry's own and StudioGAN's."""
+    told = {}
+    for size in sizes(16):
+        run = partial(ganlab, folder, *SNGAN32, f"data.batch_size={size}")
+        own = {name: [*LOOPS, name, "--path", peers[name], f"--size={size}"] for name in PEERS if name in peers}
+        subjects = own | {
+            "bare loop": [*LOOPS, "bare", "--plain", "--nets=sngan32", f"--size={size}"],
+            "ganlab": run(),
+            "ganlab, bf16": run(BF16),
+            "ganlab, bf16, together=true": run(BF16, "together=true"),
+        } | on_gpu(run)  # fmt: skip
+        raced = race(subjects, rounds(), turns, images=size, gflop=gflop("sngan32", size))
+        told[f"SNGAN 32x32, batch {size}"] = raced
+    return told
+
+
+def sizes(on_a_cpu: int) -> tuple[int, ...]:
+    return (64, 256) if torch.cuda.is_available() else (on_a_cpu,)
+
+
+def rounds() -> int:
+    return 512 if torch.cuda.is_available() else 8
+
+
+def on_gpu(run: Callable[..., list[str]]) -> dict[str, list[str]]:
+    """What pays there alone."""
+    if not torch.cuda.is_available():
+        return {}
+    graph, compiled = "speed.graph=true", "speed.compile=true"
+    more = {"graph": (graph,), "bf16, graph": (BF16, graph), "bf16, compile": (BF16, compiled)}
+    return {f"ganlab, {name}": run(*overrides) for name, overrides in more.items()}
 
 
 PACE = "The machine: products of 4096 x 4096 matrices, convolutions 3x3 of 64 images 32x32 with 256 channels"
@@ -78,6 +109,8 @@ def cost(folder: str, turns: int, peers: dict[str, str]) -> Told:
         "bare loop": [*LOOPS, "bare", "--nets=tiny", "--size=16"],
         "ganlab": ganlab(folder, *TINY),
         "ganlab, speed.rounds=64": ganlab(folder, *TINY, "speed.rounds=64"),
+        "ganlab, speed.graph=true": ganlab(folder, *TINY, "speed.graph=true"),
+        "ganlab, speed.graph=true speed.rounds=64": ganlab(folder, *TINY, "speed.graph=true", "speed.rounds=64"),
         "Lightning as documented": [*LOOPS, "documented", "--nets=tiny", "--size=16"],
     }
     return {"Nets of next to no cost: what the loop takes": race(subjects, 1024, turns, threads=1)}
