@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import mmap
 import os
 import pickle
 import shutil
@@ -384,6 +385,30 @@ def test_memory_cache_and_files_serve_the_same(tmp_path):
             assert served[0][0]["label"].tolist() == [int(i > 2) for i in indices]
         for others in zip(*served, strict=True):
             assert all(torch.equal(b[key], others[0][key]) for b in others for key in ("real", "label"))
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="this system takes no advice")
+def test_the_disk_is_told_of_all_samples_before_the_first_is_read(tmp_path, monkeypatch):
+    """Each byte of theirs lies in a page that was announced, and few others do."""
+    images = np.random.default_rng(0).integers(0, 256, (200, 3, 32, 32), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    samples, asked, size = Mapped(tmp_path / "images.npy", None), torch.tensor([199, 0, 7, 7, 100]), 3 * 32 * 32
+    calls = []
+
+    class File:
+        def madvise(self, advice, start, length):
+            calls.append((advice, start, length))
+
+    monkeypatch.setattr(samples, "file", File())
+    assert np.array_equal(samples.take(asked)["real"].numpy(), images[asked.numpy()])
+    begin = (tmp_path / "images.npy").stat().st_size - images.nbytes
+    for i, (advice, start, length) in zip(asked.tolist(), calls, strict=True):
+        assert advice == mmap.MADV_WILLNEED
+        assert start % mmap.PAGESIZE == 0
+        assert start <= begin + i * size < begin + (i + 1) * size <= start + length
+        assert length <= size + mmap.PAGESIZE
+    monkeypatch.undo()
+    assert np.array_equal(samples.take(asked)["real"].numpy(), images[asked.numpy()])  # and the system takes it
 
 
 def test_what_is_read_from_the_cache_is_not_held(tmp_path):
