@@ -148,7 +148,7 @@ class GAN(L.LightningModule):
                     phase.played = made[0].played
                 share = (rows.stop - rows.start) / n
                 losses = {name: mean(goal(phase)) for name, goal in goals.items()}
-                factors = [varying(partial(factor, goals[name], player, share), self) for name in losses]
+                factors = [varying(partial(factor, goals[k], player, share), self, x.dtype) for k, x in losses.items()]
                 total = weighted_sum(zip(factors, losses.values(), strict=True))
                 with averaging(self.trainer.strategy, idle, last=rows.stop == n), without_autocast(self.device.type):
                     backward(total)
@@ -164,7 +164,8 @@ class GAN(L.LightningModule):
     def step(self, player: str) -> None:
         optimizer: Any = self.trainer.optimizers[self.players.index(player)]
         for group in optimizer.param_groups:
-            rate = partial(scaled, group.setdefault("initial_lr", group["lr"]), self.lr_schedule[player])
+            group.setdefault("initial_lr", group["lr"])
+            rate = partial(scaled, group, self.lr_schedule[player])
             group["lr"] = varying(rate, self, torch.float32 if self.device.type == "cuda" else torch.float64)
             if isinstance(group["lr"], Tensor):
                 after(lambda group=group, rate=rate: group.update(lr=rate(self.seen)))
@@ -230,8 +231,8 @@ def factor(goal: Any, player: str, share: float, seen: int) -> float:
     return goal.factor(player, seen) * share
 
 
-def scaled(initial: float, schedule: Schedule | None, seen: int) -> float:
-    return initial * at(schedule or 1.0, seen)
+def scaled(group: Mapping[str, Any], schedule: Schedule | None, seen: int) -> float:
+    return group["initial_lr"] * at(schedule or 1.0, seen)
 
 
 def per_player(value: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def input_gradient(output: DiscriminatorOutput, x: Data) -> list[Tensor]:
     The sum runs over samples, patches and sub-discriminators: row i holds sample i's own gradient as long as D does
     not mix samples.
     """
-    total = sum((logits.sum() for logits in tree_leaves(output.logits)), torch.zeros(()))
+    total = reduce(add, [logits.sum() for logits in tree_leaves(output.logits)])
     gradients = torch.autograd.grad(total, tree_leaves(x), create_graph=True, materialize_grads=True)
     return [full(g) for g in gradients]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlab.capture import before
+from ganlab.capture import generator
 
 
 def seed_of(*parts: int | str) -> int:
@@ -65,17 +65,13 @@ class BatchRNG(SampleRNG):
     def __init__(
         self, seed: int | Callable[[], int], total: int, rows: slice, device: torch.device | str = "cpu"
     ):  # fmt: skip
-        self.seed, self.total, self.rows, self.device = seed, total, rows, device
+        self.seed = seed if callable(seed) else lambda: seed
+        self.total, self.rows, self.device = total, rows, device
         self.generator: torch.Generator | None = None  # until somebody draws
-
-    def reseed(self) -> None:
-        assert self.generator is not None
-        self.generator.manual_seed(self.seed() if callable(self.seed) else self.seed)
 
     def _draw(self, kind: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         if self.generator is None:
-            self.generator = torch.Generator(self.device)
-            before(self.reseed, self.generator)
+            self.generator = generator(self.device, self.seed)
         return kind(self.total, *shape, generator=self.generator, device=self.device)[self.rows]
 
 

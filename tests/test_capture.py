@@ -1,10 +1,13 @@
 """Rounds that are recorded and replayed (`speed.graph`) are the rounds that would have been played, bit for bit."""
 
+import copy
 import gc
 import math
+import random
 from functools import partial
 from unittest import mock
 
+import lightning as L
 import pytest
 import torch
 from composing import group
@@ -27,12 +30,6 @@ from ganlab.terms.penalties import R1, GradientPenalty
 
 SHAPE = (1, 16, 16)
 FUSED = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=True)
-
-
-@pytest.fixture(autouse=True)
-def early(monkeypatch):
-    """One round of a kind is played, the second is recorded."""
-    monkeypatch.setattr(Recorder, "WARM", 1)
 
 
 def assert_same(plain, quick):
@@ -64,14 +61,12 @@ def replays(monkeypatch):
 def test_every_model_is_played_from_recordings_alike(model, replays):
     more = () if tiny(model, SHAPE).every["G"] == 1 else ("n_critic=2",)
     plain, quick = (tiny(model, SHAPE, *more, f"speed.graph={on}").double() for on in ("false", "true"))
-    n = 7 if not more else 10
     for gan in (plain, quick):
-        play(model, gan, n, SHAPE, precision="64-true")
+        play(model, gan, 8 if not more else 12, SHAPE, precision="64-true")
     assert_same(plain, quick)
-    assert len(replays) >= 3
-    assert any(
-        r for kind, r in quick.recorder.recordings.items() if all(len(due) > 1 for due in kind[0])
-    )  # G moves too
+    assert len(replays) >= 2
+    moves = [kind[: len(quick.players)] for kind in quick.recorder.recordings]
+    assert any(all(len(due) > 1 for due in each) for each in moves)  # G's too
 
 
 class Drop(nn.Module):
@@ -167,14 +162,15 @@ def test_while_a_network_grows_each_stage_is_recorded_anew(replays):
 
 
 class Odd(Term):
-    """Does `f` with a look at the phase; its value is D's opinion, a little."""
+    """Does `f` with a look at itself and the phase; its value is D's opinion, a little."""
 
     def __init__(self, f):
         super().__init__()
-        self.f = f
+        self.f, self.count, self.last = f, 0, 0.0
+        self.register_buffer("kept", torch.zeros(2))
 
     def forward(self, phase):
-        return 0.01 * phase.on_real.logits.mean() * self.f(phase)
+        return 0.01 * phase.on_real.logits.mean() * self.f(self, phase)
 
 
 class Following(Odd):
@@ -182,8 +178,8 @@ class Following(Odd):
         self.half = seen / 2
 
 
-class Unused(Term):
-    """A constant that it writes into."""
+class Writes(Term):
+    """Into a constant."""
 
     def forward(self, phase):
         total = torch.tensor(0.0)
@@ -191,25 +187,64 @@ class Unused(Term):
         return 0.01 * phase.on_real.logits.mean() * total
 
 
+def counts(term, phase):
+    term.count += 1
+    return 1 / term.count
+
+
+def keeps(term, phase):
+    last, term.last = term.last, phase.real.detach().mean()
+    return 1 + last
+
+
+def reassigns(term, phase):
+    term.kept = term.kept * 0.9 + phase.real.detach().mean(0)
+    return term.kept.mean()
+
+
+def sets_back(term, phase):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return torch.rand(2).mean()
+
+
+def lays_anew(term, phase):
+    x = phase.real.clone().detach()
+    return x.mean() + x.detach().unsqueeze_(0).mean()
+
+
+def with_its_own(term, phase):
+    return torch.rand(2, generator=torch.Generator().manual_seed(3)).mean()
+
+
 CANT = {
-    "item": (Odd(lambda phase: phase.real.mean().item()), "local_scalar_dense"),
-    "bool": (Odd(lambda phase: 1.0 if phase.real.mean() > 0 else 2.0), "local_scalar_dense"),
-    "tolist": (Odd(lambda phase: phase.real.mean(0).tolist()[0]), "tolist"),
-    "numpy": (Odd(lambda phase: float(phase.real.mean(0).numpy()[0])), "numpy"),
-    "selection": (Odd(lambda phase: phase.real[phase.real > 0].sum()), "depends on the values"),
-    "nonzero": (Odd(lambda phase: phase.real.nonzero().sum()), "nonzero"),
-    "clock": (Odd(lambda phase: phase.seen * 0.01), "looks at the clock"),
-    "clock compared": (Odd(lambda phase: 1.0 if phase.seen > 40 else 2.0), "looks at the clock"),
-    "set_clock": (Following(lambda phase: 1.0), "Following has set_clock and no steady"),
+    "item": (Odd(lambda term, phase: phase.real.mean().item()), "local_scalar_dense"),
+    "bool": (Odd(lambda term, phase: 1.0 if phase.real.mean() > 0 else 2.0), "local_scalar_dense"),
+    "tolist": (Odd(lambda term, phase: phase.real.mean(0).tolist()[0]), "tolist"),
+    "numpy": (Odd(lambda term, phase: float(phase.real.mean(0).numpy()[0])), "numpy"),
+    "selection": (Odd(lambda term, phase: phase.real[phase.real > 0].sum()), "depends on the values"),
+    "nonzero": (Odd(lambda term, phase: phase.real.nonzero().sum()), "nonzero"),
+    "clock": (Odd(lambda term, phase: phase.seen * 0.01), "looks at the clock"),
+    "clock compared": (Odd(lambda term, phase: 1.0 if phase.seen == 40 else 2.0), "looks at the clock"),
+    "clock, unseen": (Odd(lambda term, phase: torch.ones(1) * phase.seen), "differs from the one before"),
+    "set_clock": (Following(lambda term, phase: 1.0), "Following has set_clock and no steady"),
+    "a counter": (Odd(counts), "differs from the one before"),
+    "a tensor of the last round": (Odd(keeps), "differs from the one before"),
+    "a buffer put anew": (Odd(reassigns), "differs from the one before"),
+    "chance of Python's": (Odd(lambda term, phase: random.random()), "differs from the one before"),
+    "seeds": (Odd(sets_back), "set to another place"),
+    "a generator": (Odd(with_its_own), "a generator of its own"),
+    "another shape in place": (Odd(lays_anew), "changes where a tensor lies"),
 }
 
 
 @pytest.mark.parametrize("name", CANT)
 def test_what_can_not_be_recorded_is_played_and_says_why_once(name, capsys):
     term, why = CANT[name]
-    plain, quick = (game(terms={"odd": term}, optimizer=FUSED) for _ in range(2))
+    plain, quick = (game(terms={"odd": copy.deepcopy(term)}, optimizer=FUSED) for _ in range(2))
     quick.recorder = Recorder()
     for gan in (plain, quick):
+        random.seed(0)
         played(gan, 8)
     told = capsys.readouterr().err
     assert told.count("speed.graph=true") == 1
@@ -220,20 +255,123 @@ def test_what_can_not_be_recorded_is_played_and_says_why_once(name, capsys):
 
 
 def test_a_constant_that_a_round_writes_into_is_made_anew():
-    plain, quick = (game(terms={"odd": Unused()}, optimizer=FUSED) for _ in range(2))
+    plain, quick = (game(terms={"odd": Writes()}, optimizer=FUSED) for _ in range(2))
     quick.recorder = Recorder()
     assert_same(*(played(gan, 8) for gan in (plain, quick)))
 
 
+def test_a_number_that_changes_unseen_is_noticed_before_a_replay(replays):
+    """A weight out of a table, and a rate that a callback lowers."""
+    table = dict.fromkeys(range(0, 80, 8), 1.0) | dict.fromkeys(range(80, 400, 8), 0.1)
+
+    class Lowers(L.Callback):
+        def on_train_batch_end(self, trainer, gan, *_):
+            if gan.rounds == 20:
+                for optimizer in trainer.optimizers:
+                    optimizer.param_groups[0]["initial_lr"] *= 0.5
+
+    plain, quick = (game(terms={"r1": R1(weight=lambda seen: table[int(seen)])}, optimizer=FUSED) for _ in range(2))
+    quick.recorder = Recorder()
+    for gan in (plain, quick):
+        played(gan, 32, callbacks=[Lowers()])
+    assert_same(plain, quick)
+    assert len(set(replays)) == 2
+
+
+def test_batches_that_hold_something_else_are_another_kind(replays):
+    data = [{"real": b["real"], name: b["real"] + i} for i, b in enumerate(batches(24)) for name in ("ab"[i % 2],)]
+    plain, quick = (game(optimizer=FUSED) for _ in range(2))
+    quick.recorder = Recorder()
+    for gan in (plain, quick):
+        played(gan, data)
+    assert_same(plain, quick)
+    assert len(set(replays)) == 2
+
+
+def test_a_batch_with_what_is_no_tensor_is_played(capsys):
+    gan = game(optimizer=FUSED)
+    gan.recorder = Recorder()
+    played(gan, [batch | {"file": f"{i}.png"} for i, batch in enumerate(batches(6))])
+    assert "no tensor" in capsys.readouterr().err
+
+
+def test_curves_are_read_between_recorded_rounds(replays):
+    """What costs more is asked for in the first round after a reading, and only there."""
+
+    class Reads(L.Callback):
+        def __init__(self):
+            self.read = []
+
+        def on_train_batch_end(self, trainer, gan, *_):
+            if gan.rounds % 4 == 0:
+                self.read.append(gan.curves.read())
+
+    plain, quick, told = game(optimizer=FUSED), game(optimizer=FUSED), [Reads(), Reads()]
+    quick.recorder = Recorder()
+    for gan, callback in zip((plain, quick), told, strict=True):
+        played(gan, 40, callbacks=[callback])
+    assert told[0].read == told[1].read
+    assert all("D/logit_real" in read and "gradient_norm/G" in read for read in told[1].read)
+    assert len(set(replays)) == 2
+
+
+def test_recorded_rounds_leave_the_data_alone(replays):
+    """The same batches are served again and again."""
+    data = batches(4)
+    before = [batch["real"].clone() for batch in data]
+    plain, quick = (game(optimizer=FUSED) for _ in range(2))
+    quick.recorder = Recorder()
+    for gan in (plain, quick):
+        played(gan, data * 4)
+    assert_same(plain, quick)
+    assert all(torch.equal(batch["real"], x) for batch, x in zip(data, before, strict=True))
+
+
+def test_work_in_the_middle_of_a_round_is_not_recorded():
+    """Neither what it does to tensors, nor twice."""
+    done, kept = [], torch.zeros(1)
+
+    class Works(Term):
+        def forward(self, phase):
+            capture.amid(lambda: (done.append(1), kept.add_(1)))
+            return 0.01 * phase.on_real.logits.mean() * kept
+
+    ends = []
+    for recorder in (None, Recorder()):
+        gan = game(terms={"works": Works()}, optimizer=FUSED)
+        gan.recorder = recorder
+        done.clear()
+        kept.zero_()
+        ends.append(played(gan, 10))
+        assert len(done) == kept.item() == 10
+    assert_same(*ends)
+
+
+def test_after_giving_up_nothing_is_replayed(replays):
+    """Not even kinds that were recorded before."""
+
+    class Late(Term):
+        def forward(self, phase):
+            return 0.01 * phase.on_real.logits.mean() * phase.real.mean().item()
+
+    plain, quick = (game(terms={"late": Late(start=0.08)}, optimizer=FUSED) for _ in range(2))
+    quick.recorder = Recorder()
+    for gan in (plain, quick):
+        played(gan, 20)
+    assert replays
+    assert not quick.recorder.recordings
+    assert quick.recorder.why
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), quick.parameters(), strict=True))
+
+
 def test_an_error_in_a_round_comes_through_and_leaves_nothing_recording():
-    def fails(phase):
-        if phase.rng.uniform() is not None and gan.rounds == 1:
+    def fails(term, phase):
+        if gan.rounds == 2:
             raise KeyError("odd")
         return 1.0
 
     gan = game(terms={"odd": Odd(fails)}, optimizer=FUSED)
     gan.recorder = Recorder()
-    gan.curves.pending.clear()
     with pytest.raises(KeyError, match="odd"):
         played(gan, 4)
     assert capture._recording is None
@@ -246,7 +384,7 @@ def test_a_recording_keeps_no_graph_of_gradients(replays):
         gan = game(optimizer=FUSED)
         gan.recorder = recorder
         before = {id(x) for x in gc.get_objects()}
-        played(gan, 6)
+        played(gan, 8)
         gc.collect()
         return [x for x in gc.get_objects() if isinstance(x, torch.Tensor) and x.grad_fn and id(x) not in before]
 
@@ -307,11 +445,22 @@ def cuda(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
     monkeypatch.setattr(torch.cuda, "stream", stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Emulated)
-    monkeypatch.setattr(capture, "Tape", Graphs)
+    monkeypatch.setattr(Recorder, "captures", staticmethod(lambda gan: True))
     monkeypatch.setattr(Emulated, "running", None)
+    make = torch.Generator
+
+    class Guarded(type):
+        def __call__(cls, *args):
+            assert Emulated.running is None, "Cannot construct a new CUDAGeneratorImpl while capturing"
+            return make(*args)
+
+        def __instancecheck__(cls, x):
+            return isinstance(x, make)
+
+    monkeypatch.setattr(torch, "Generator", Guarded("Generator", (), {}))
     record = Graphs.record
 
-    def unplayed(graphs, gan, batch):
+    def unplayed(graphs, gan, batch, earlier):
         """Captures, and takes back what that played."""
         keep = [
             *gan.state_dict().values(),
@@ -319,7 +468,7 @@ def cuda(monkeypatch):
         ]
         tensors = [x for x in keep if isinstance(x, torch.Tensor)]
         copies = [x.clone() for x in tensors]
-        record(graphs, gan, batch)
+        record(graphs, gan, batch, earlier)
         with torch.no_grad():
             for x, copy in zip(tensors, copies, strict=True):
                 x.copy_(copy)
@@ -340,14 +489,33 @@ def test_graphs_are_captured_in_the_right_order(name, cuda):
     assert all(isinstance(recording, Graphs) for recording in quick.recorder.recordings.values())
 
 
-def test_a_round_that_cuda_can_not_capture_is_played(cuda, capsys):
-    plain, quick = (game(terms={"odd": Odd(lambda phase: phase.real.mean().item())}, optimizer=FUSED) for _ in range(2))
-    quick.recorder = Recorder()
+def test_a_round_that_cuda_can_not_capture_is_played(cuda, capsys, monkeypatch):
+    """Where it fails in the middle of D's gradients, nothing of it is left."""
+    plain, quick = (game(terms={"gp": GradientPenalty()}, optimizer=FUSED) for _ in range(2))
+    plain.recorder, quick.recorder = None, Recorder()
+    play_one, calls = Emulated.__torch_dispatch__, []
+
+    def fails(graph, function, *args, **kwargs):
+        calls.append(function)
+        if len(calls) == 120:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        return play_one(graph, function, *args, **kwargs)
+
+    monkeypatch.setattr(Emulated, "__torch_dispatch__", fails)
     for gan in (plain, quick):
         played(gan, 8)
-    assert "not permitted when stream is capturing" in capsys.readouterr().err
+    assert "RuntimeError: operation not permitted when stream is capturing\n" in capsys.readouterr().err
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), quick.parameters(), strict=True))
     assert Emulated.running is None
+    assert not any(group["capturable"] for o in quick.trainer.optimizers for group in o.param_groups)
+
+
+def test_captured_rounds_leave_optimizers_as_they_were(cuda):
+    gan = game(optimizer=FUSED)
+    gan.recorder = Recorder()
+    played(gan, 8)
+    assert gan.recorder.recordings
+    assert not any(group["capturable"] for o in gan.trainer.optimizers for group in o.param_groups)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
