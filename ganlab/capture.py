@@ -146,12 +146,13 @@ class Recorder:
         self.place = self.place or (torch.cuda.graph_pool_handle(), torch.cuda.Stream())
         graphs = Graphs(*self.place)
         graphs.record(gan, batch, checked)
-        if graphs.why is not None:
-            self.give_up(graphs.why)
-            gan.moves(batch)
-        else:
-            self.recordings[kind] = graphs
-            graphs.replay(batch)
+        if graphs.why is not None:  # what Python did in this round can't be taken back
+            raise ValueError(
+                f"speed.graph=true: CUDA can't capture a round of this game: {graphs.why}. Go on without it: "
+                "resume=RUN speed.graph=false"
+            )
+        self.recordings[kind] = graphs
+        graphs.replay(batch)
 
     @staticmethod
     def captures(gan: Any) -> bool:
@@ -480,11 +481,10 @@ class Graphs(Recording):
             try:
                 yield
                 self.end()
-            except BaseException as error:  # if it is not the recording's, it comes again as the round is played
+            except BaseException as error:
                 self.fail(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
                 with suppress(RuntimeError):
                     self.graph.capture_end()
-                gan.zero_grad()
                 if not isinstance(error, Exception):
                     raise
             finally:
