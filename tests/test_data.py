@@ -669,3 +669,24 @@ def test_a_run_may_train_on_a_few_images_and_is_scored_against_all(tmp_path):
     assert len(on_disk) == 3
     with pytest.raises(ValueError, match=r"data\.count=0"):
         make(count=0)
+
+
+def test_rounds_on_a_cpu_are_announced_some_time_before_they_are_read(tmp_path):
+    """Each of them, in order, and they are what they would be without it."""
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (50, 1, 4, 4), dtype=np.uint8))
+    said, samples = [], Mapped(tmp_path / "images.npy", None)
+
+    class Noting(Mapped):
+        def announce(self, indices):
+            said.append(indices)
+
+        def take(self, indices):
+            assert any(torch.equal(indices, one) for one in said[:-1])
+            return samples.take(indices)
+
+    order = Order(50, 8, 0, flip=True)
+    rounds = Rounds(Noting(tmp_path / "images.npy", None), order, device=CPU, start=3)
+    served = [batch["real"] for chunk in take(rounds, 12) for batch in chunk]
+    assert all(torch.equal(one, order.round(3 + i)[0]) for i, one in enumerate(said))
+    expected = Rounds(InMemory(torch.from_numpy(samples.images.copy())), order, device=CPU, start=3)
+    assert all(torch.equal(a, b["real"]) for a, (b,) in zip(served, take(expected, 12), strict=True))

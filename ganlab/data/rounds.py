@@ -300,6 +300,8 @@ class Rounds:
     def _taken(self) -> Iterator[Taken]:
         if isinstance(self.samples, InMemory) and self.samples.real.device.type == self.device.type:
             yield from map(self._take, count(self.start))
+        elif not self.workers and self.device.type == "cpu" and hasattr(self.samples, "announce"):
+            yield from self._announced()
         elif not self.workers or getattr(self.samples, "in_memory", False):
             yield from self._taken_ahead()
         else:
@@ -315,6 +317,15 @@ class Rounds:
     def _take(self, number: int) -> Taken:
         indices, mirrored, corner = self.order.round(number, self.rows)
         return shown(self.samples, indices, corner), mirrored, corner
+
+    def _announced(self) -> Iterator[Taken]:
+        """What the disk was told of long before; a thread of its own would take the cores from networks."""
+        announce: Any = lambda number: self.samples.announce(self.order.round(number, self.rows)[0])  # type: ignore[attr-defined]
+        for number in range(self.start, self.start + AHEAD):
+            announce(number)
+        for number in count(self.start):
+            announce(number + AHEAD)
+            yield self._take(number)
 
     def _taken_ahead(self) -> Iterator[Taken]:
         """By a thread, which waits for the disk while networks are trained."""
