@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ganlab.capture import after
 from ganlab.phase import Phase
+from ganlab.recording import after
 
 
 class Curves:

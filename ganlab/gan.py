@@ -14,9 +14,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ganlab.capture import Recorder, after, amid, clock, varying
+from ganlab.capture import Recorder
 from ganlab.checks import check_game
 from ganlab.curves import Curves
 from ganlab.ema import EMA
@@ -24,8 +24,10 @@ from ganlab.gradient import clear, frozen, weighted_sum, without_autocast
 from ganlab.losses import Loss
 from ganlab.networks import align
 from ganlab.phase import Data, Phase, full, mean, micro, output_of, size, take, wrap
+from ganlab.rates import factors, set_rates
+from ganlab.recording import after, amid, clock
 from ganlab.rng import BatchRNG, IndexedRNG, reseed, seed_of
-from ganlab.schedule import Schedule, at, within
+from ganlab.schedule import Schedule, within
 from ganlab.strategy import averaging
 from ganlab.tasks import Generate, Task
 from ganlab.terms import Term
@@ -110,17 +112,14 @@ class GAN(L.LightningModule):
     def moves(self, batch: Any) -> None:
         made: list[Phase] = []  # with share_fake: D's phase, whose fakes G's phase uses
         for player in self.players:
-            if goals := self.due(player):
-                made = self.move(player, goals, batch, made)
+            made = self.move(player, goals, batch, made) if (goals := self.due(player)) else made
 
     def due(self, player: str) -> dict[str, Any]:
         """What a player minimises in this round; nothing: it does not move."""
         plays = within(self.start.get(player, 0.0), self.stop.get(player), self.seen)
-        if not plays or (self.rounds + 1) % self.every[player] != 0:
-            return {}
-        goals: dict[str, Any] = {"adversarial": self.loss, **self.terms}
-        due = lambda goal: goal is not None and goal.due(player, self.number(player), self.seen)
-        return {name: goal for name, goal in goals.items() if due(goal)}
+        turn, number = (self.rounds + 1) % self.every[player] == 0, self.number(player)
+        goals: dict[str, Any] = {"adversarial": self.loss, **self.terms} if plays and turn else {}
+        return {k: goal for k, goal in goals.items() if goal is not None and goal.due(player, number, self.seen)}
 
     def number(self, player: str) -> int:
         """Moves of a player before this round."""
@@ -131,8 +130,7 @@ class GAN(L.LightningModule):
         augments = tuple(self.augment.values())
         watching: list[Any] = [part for part in (*goals.values(), *augments) if hasattr(part, "after_move")]
         n, phases = size(batch), []
-        own = lambda: seed_of(self.seed, "networks", self.global_rank, player, self.number(player))
-        amid(lambda: reseed(own(), self.device))
+        amid(lambda: reseed(seed_of(self.seed, "networks", self.global_rank, player, self.number(player)), self.device))
         prepared = made[0].batch if made else self.task.prepare(batch, self.rng("z", player, slice(0, n), n))
         # Lightning's hooks around a backward pass take longer than a small network; several processes need them
         backward = torch.Tensor.backward if self.trainer.world_size == 1 else self.manual_backward
@@ -148,8 +146,7 @@ class GAN(L.LightningModule):
                     phase.played = made[0].played
                 share = (rows.stop - rows.start) / n
                 losses = {name: mean(goal(phase)) for name, goal in goals.items()}
-                factors = [varying(partial(factor, goals[k], player, share), self, x.dtype) for k, x in losses.items()]
-                total = weighted_sum(zip(factors, losses.values(), strict=True))
+                total = weighted_sum(zip(factors(self, player, goals, losses, share), losses.values(), strict=True))
                 with averaging(self.trainer.strategy, idle, last=rows.stop == n), without_autocast(self.device.type):
                     backward(total)
                 self.curves.watch(phase, losses, share, boundary=getattr(self.loss, "boundary", None))
@@ -163,14 +160,7 @@ class GAN(L.LightningModule):
 
     def step(self, player: str) -> None:
         optimizer: Any = self.trainer.optimizers[self.players.index(player)]
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-            rate = partial(scaled, group, self.lr_schedule[player])
-            group["lr"] = varying(rate, self, torch.float32 if self.device.type == "cuda" else torch.float64)
-            if isinstance(group["lr"], Tensor):
-                after(lambda group=group, rate=rate: group.update(lr=rate(self.seen)))
-            if self.beta2 is not None:
-                group["betas"] = (group["betas"][0], self.beta2(self.seen))
+        set_rates(self, player, optimizer)
         if self.clip_norm is not None or player in self.curves.pending:
             moving = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in moving])
@@ -210,8 +200,7 @@ class GAN(L.LightningModule):
         optimizers = []
         for player in self.players:
             own = [p for p in getattr(self, player).parameters() if p.requires_grad]
-            heads = nn.ModuleList([term for term in self.terms.values() if term.player == player])
-            theirs = [p for p in heads.parameters() if p.requires_grad]
+            theirs = [p for t in self.terms.values() if t.player == player for p in t.parameters() if p.requires_grad]
             optimizers.append(self.optimizer[player](list(dict.fromkeys([*own, *theirs]))))
             self.moving[player] = own  # and a term's trainable parts, which nobody freezes
         return optimizers
@@ -225,14 +214,6 @@ class GAN(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.rounds, self.seen = checkpoint["clock"]["rounds"], checkpoint["clock"]["seen"]
         self.curves.restore(checkpoint["clock"]["curves"])
-
-
-def factor(goal: Any, player: str, share: float, seen: int) -> float:
-    return goal.factor(player, seen) * share
-
-
-def scaled(group: Mapping[str, Any], schedule: Schedule | None, seen: int) -> float:
-    return group["initial_lr"] * at(schedule or 1.0, seen)
 
 
 def per_player(value: Any) -> dict[str, Any]:

@@ -76,6 +76,12 @@ def detach(x: Data) -> Data:
     return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
 
 
+def one_hot(index: Tensor, count: int, like: Tensor) -> Tensor:
+    """[...] -> [..., count] of zeros and a one, in the type of `like`. PyTorch's own looks at the values first, for
+    which the device would be waited for."""
+    return (index[..., None] == torch.arange(count, device=index.device)).to(like.dtype)
+
+
 def size(x: Data) -> int:
     """Number of samples."""
     while not isinstance(x, Tensor):  # the first tensor of a batch, or of a tuple

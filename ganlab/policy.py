@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ganlab.losses import NonSaturating
-from ganlab.nn.conditional import one_hot
-from ganlab.phase import Phase
+from ganlab.phase import Phase, one_hot
 from ganlab.schedule import within
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlab.capture import generator
+from ganlab.recording import generator
 
 
 def seed_of(*parts: int | str) -> int:

@@ -18,13 +18,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganlab import capture
+from ganlab import recording
 from ganlab.ada import ADA
 from ganlab.augment import InstanceNoise
-from ganlab.capture import Graphs, Recorder, Tape
+from ganlab.capture import Graphs, Recorder
 from ganlab.losses import ClippedWasserstein, Hinge, Wasserstein
 from ganlab.pool import Pooled
 from ganlab.schedule import Linear
+from ganlab.tape import Tape
 from ganlab.terms import Term
 from ganlab.terms.penalties import R1, GradientPenalty
 
@@ -333,7 +334,7 @@ def test_work_in_the_middle_of_a_round_is_not_recorded():
 
     class Works(Term):
         def forward(self, phase):
-            capture.amid(lambda: (done.append(1), kept.add_(1)))
+            recording.amid(lambda: (done.append(1), kept.add_(1)))
             return 0.01 * phase.on_real.logits.mean() * kept
 
     ends = []
@@ -374,7 +375,7 @@ def test_an_error_in_a_round_comes_through_and_leaves_nothing_recording():
     gan.recorder = Recorder()
     with pytest.raises(KeyError, match="odd"):
         played(gan, 4)
-    assert capture._recording is None
+    assert recording._recording is None
 
 
 def test_a_recording_keeps_no_graph_of_gradients(replays):
@@ -486,7 +487,7 @@ def test_graphs_are_captured_in_the_right_order(name, cuda):
     for gan in (plain, quick):
         played(gan, batches(24))
     assert_same(plain, quick)
-    assert all(isinstance(recording, Graphs) for recording in quick.recorder.recordings.values())
+    assert all(isinstance(kept, Graphs) for kept in quick.recorder.recordings.values())
 
 
 def test_a_round_that_cuda_can_not_capture_ends_the_run(cuda, monkeypatch):

@@ -25,10 +25,11 @@ from PIL import Image
 
 from ganlab import files
 from ganlab.data import sets
+from ganlab.data.batches import as_input
 from ganlab.data.decode import decode
 from ganlab.data.folder import Folder, Mapped, OnDisk
 from ganlab.data.images import as_channels, conform, cover
-from ganlab.data.rounds import Chosen, InMemory, Order, Rounds, as_input
+from ganlab.data.rounds import Chosen, InMemory, Order, Rounds
 from ganlab.data.toy import Toy
 from ganlab.files import Remote, Unavailable, fetch
 

@@ -10,7 +10,8 @@ import pytest
 HOME = Path(__file__).parent.parent / "ganlab"
 FILES = {str(p.relative_to(HOME)): ast.parse(p.read_text()) for p in sorted(HOME.rglob("*.py"))}
 LEAVES = {
-    f"ganlab.{name}" for name in ("columns", "files", "ranks", "rng", "schedule", "signals", "spectra", "weights")
+    f"ganlab.{name}"
+    for name in ("columns", "files", "ranks", "recording", "rng", "schedule", "signals", "spectra", "weights")
 }  # import one another only
 
 

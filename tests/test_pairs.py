@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ganlab.data.batches import as_input, cut
 from ganlab.data.pairs import VOID, LabelMaps, Pairs, SideBySide, Sides, Unpaired
-from ganlab.data.rounds import InMemory, Order, Rounds, Zipped, as_input, cut
+from ganlab.data.rounds import InMemory, Order, Rounds, Zipped
 from ganlab.files import Unavailable
 
 CPU = torch.device("cpu")

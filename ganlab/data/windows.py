@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ganlab.data.batches import cut
 from ganlab.data.decode import whole
 from ganlab.data.images import as_channels
-from ganlab.data.rounds import cut
 
 
 class Files:

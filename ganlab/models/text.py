@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganlab.nn.conditional import one_hot
+from ganlab.phase import one_hot
 
 END = 0  # the symbol that ends a text and fills what follows
 

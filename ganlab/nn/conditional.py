@@ -1,7 +1,8 @@
 """Layers that are told the label: an index, or a vector of attributes."""
 
-import torch
 from torch import Tensor, nn
+
+from ganlab.phase import one_hot
 
 
 class LabelEmbedding(nn.Embedding):
@@ -9,12 +10,6 @@ class LabelEmbedding(nn.Embedding):
 
     def forward(self, label: Tensor) -> Tensor:
         return label.to(self.weight.dtype) @ self.weight if label.dim() == 2 else super().forward(label)
-
-
-def one_hot(index: Tensor, count: int, like: Tensor) -> Tensor:
-    """[...] -> [..., count] of zeros and a one, in the type of `like`. PyTorch's own looks at the values first, for
-    which the device would be waited for."""
-    return (index[..., None] == torch.arange(count, device=index.device)).to(like.dtype)
 
 
 def as_vector(label: Tensor, classes: int, like: Tensor) -> Tensor:

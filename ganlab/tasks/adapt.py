@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ganlab.nn.conditional import one_hot
-from ganlab.phase import Batch, Data, GeneratorOutput, full, output_of
+from ganlab.phase import Batch, Data, GeneratorOutput, full, one_hot, output_of
 from ganlab.rng import SampleRNG
 from ganlab.tasks.task import Task
 

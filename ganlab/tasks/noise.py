@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlab.media import Medium
-from ganlab.nn.conditional import one_hot
-from ganlab.phase import Batch, Data, output_of
+from ganlab.phase import Batch, Data, one_hot, output_of
 from ganlab.rng import SampleRNG
 from ganlab.tasks.task import Task, takes_labels
 

@@ -6,8 +6,7 @@ from typing import Any
 from torch import nn
 
 from ganlab.media import Medium
-from ganlab.nn.conditional import one_hot
-from ganlab.phase import Batch, Data, output_of, wrap
+from ganlab.phase import Batch, Data, one_hot, output_of, wrap
 from ganlab.tasks.noise import Generate
 
 
