@@ -63,9 +63,9 @@ def test_every_model_is_played_from_recordings_alike(model, replays):
     more = () if tiny(model, SHAPE).every["G"] == 1 else ("n_critic=2",)
     plain, quick = (tiny(model, SHAPE, *more, f"speed.graph={on}").double() for on in ("false", "true"))
     for gan in (plain, quick):
-        play(model, gan, 8 if not more else 12, SHAPE, precision="64-true")
+        play(model, gan, 6 if not more else 10, SHAPE, precision="64-true")
     assert_same(plain, quick)
-    assert len(replays) >= 2
+    assert replays
     moves = [kind[: len(quick.players)] for kind in quick.recorder.recordings]
     assert any(all(len(due) > 1 for due in each) for each in moves)  # G's too
 
