@@ -49,7 +49,7 @@ class Recorder:
         recording = self.recordings.get(kind)
         if recording is not None and recording.holds(gan.seen):
             recording.replay(batch)
-        elif kind is None or self.met[kind] < self.WARM or len(self.recordings) > self.MOST:
+        elif kind is None or self.met[kind] < self.WARM or len(self.recordings) >= self.MOST:
             self.met[kind] += 1
             gan.moves(batch)
         else:

@@ -33,6 +33,7 @@ class Tape(Recording):
         # of tensors: c... there from the start, v... made of Python's numbers, n... varying, t... made in the round
         self.names: Any = WeakTensorKeyDictionary()
         self.held: dict[str, Any] = {}  # what the function refers to; besides, g... generators and w... work
+        self.places: dict[str, str] = {}  # where each was asked for
         self.lines: list[tuple[str, set[str], str]] = []  # which t... are in it, and where it was asked for
         self.shared: set[str] = set()  # names of more than one tensor
         self.made, self.off = 0, False
@@ -139,19 +140,17 @@ class Tape(Recording):
 
     def hold(self, x: Any, kind: str = "c") -> str:
         name = f"{kind}{len(self.held)}"
-        self.held[name] = x
+        self.held[name], self.places[name] = x, where()
         return name
 
     def unlike(self, other: "Tape") -> str | None:
         """Where another round of the same kind did something else; None: nowhere."""
+        places = [self.places[k] for k in self.held if k not in other.held or not alike(k, self.held, other.held)]
         pairs = zip(self.lines, other.lines, strict=False)
-        places = [place for (mine, _, place), (theirs, *_) in pairs if mine != theirs]
-        differing = [name for name in self.held if name not in other.held or not alike(name, self.held, other.held)]
-        places += [place for line, _, place in self.lines if any(f"{name}(" in line or f"{name}," in line
-                   or f"{name})" in line or f"{name}]" in line for name in differing[:1])]  # fmt: skip
-        if places or differing or len(self.lines) != len(other.lines):
-            return f"a round differs from the one before{places[0] if places else ''}"
-        return None
+        places += [place for (mine, _, place), (theirs, *_) in pairs if mine != theirs]
+        if not places and len(self.lines) == len(other.lines):
+            return None
+        return f"a round differs from the one before{places[0] if places else ''}"
 
     def compile(self) -> None:
         """Writes the function, in which a tensor is let go after its last use."""
@@ -166,7 +165,7 @@ class Tape(Recording):
         lines.append(f"return [{', '.join(asked)}]")
         exec("def function():\n " + "\n ".join(lines), self.held)
         self.function = self.held.pop("function")
-        del self.names, self.lines
+        del self.names, self.lines, self.places
 
     def run(self) -> Sequence[Sequence[Tensor]]:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):

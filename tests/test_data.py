@@ -691,3 +691,8 @@ def test_rounds_on_a_cpu_are_announced_some_time_before_they_are_read(tmp_path):
     assert all(torch.equal(one, order.round(3 + i)[0]) for i, one in enumerate(said))
     expected = Rounds(InMemory(torch.from_numpy(samples.images.copy())), order, device=CPU, start=3)
     assert all(torch.equal(a, b["real"]) for a, (b,) in zip(served, take(expected, 12), strict=True))
+    said.clear()  # of some samples of the set, these
+    some = Chosen(Noting(tmp_path / "images.npy", None), torch.arange(49, 9, -1))
+    take(Rounds(some, Order(40, 8, 0), device=CPU), 5)
+    assert torch.equal(torch.cat(said[:5]).sort().values, torch.arange(10, 50))
+    assert not hasattr(Chosen(InMemory(torch.zeros(4, 1)), torch.arange(2)), "announce")

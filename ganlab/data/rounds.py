@@ -221,6 +221,11 @@ class Chosen:
     def label(self) -> Tensor | None:
         return None if self.samples.label is None else self.samples.label[self.rows]
 
+    @property
+    def announce(self) -> Any:  # where the set has it
+        announce: Any = self.samples.announce  # type: ignore[attr-defined]
+        return lambda indices: announce(self.rows[indices])
+
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         return self.samples.take(self.rows[indices])
 
