@@ -33,6 +33,13 @@ SHAPE = (1, 16, 16)
 FUSED = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=True)
 
 
+def both(make, data, **kwargs):
+    """A game played as it is, and the same with rounds recorded."""
+    plain, quick = make(), make()
+    quick.recorder = Recorder()
+    return played(plain, data, **kwargs), played(quick, data, **kwargs)
+
+
 def assert_same(plain, quick):
     """Weights, buffers, what optimizers keep, learning rates and curves; and rounds were replayed."""
     assert quick.recorder.why is None
@@ -115,10 +122,8 @@ def fresh(options, **kwargs):
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
 def test_every_kind_of_game_is_played_from_recordings_alike(name, precision, replays):
     data = batches(24, dtype=torch.float64 if precision == "64-true" else None)
-    plain, quick = (fresh(GAMES[name]) for _ in range(2))
-    quick.recorder = Recorder()
-    for gan in (plain, quick):
-        played(gan.double() if precision == "64-true" else gan, data, precision=precision)
+    make = lambda: fresh(GAMES[name]).double() if precision == "64-true" else fresh(GAMES[name])
+    plain, quick = both(make, data, precision=precision)
     assert_same(plain, quick)
     assert len(replays) >= 8
 
@@ -126,10 +131,7 @@ def test_every_kind_of_game_is_played_from_recordings_alike(name, precision, rep
 @pytest.mark.parametrize("option", [{"together": True}, {"share_fake": True}])
 def test_batches_of_each_size_have_recordings_of_their_own(option, replays):
     data = [{"real": batches(1, n, seed=i)[0]["real"]} for i, n in enumerate([8, 6, 8, 6, 8, 6, 8, 6, 8])]
-    plain, quick = (game(**option, optimizer=FUSED) for _ in range(2))
-    quick.recorder = Recorder()
-    for gan in (plain, quick):
-        played(gan, data)
+    plain, quick = both(lambda: game(**option, optimizer=FUSED), data)
     assert_same(plain, quick)
     assert len(set(replays)) == 2
 
@@ -256,9 +258,7 @@ def test_what_can_not_be_recorded_is_played_and_says_why_once(name, capsys):
 
 
 def test_a_constant_that_a_round_writes_into_is_made_anew():
-    plain, quick = (game(terms={"odd": Writes()}, optimizer=FUSED) for _ in range(2))
-    quick.recorder = Recorder()
-    assert_same(*(played(gan, 8) for gan in (plain, quick)))
+    assert_same(*both(lambda: game(terms={"odd": Writes()}, optimizer=FUSED), 8))
 
 
 def test_a_number_that_changes_unseen_is_noticed_before_a_replay(replays):
@@ -271,20 +271,16 @@ def test_a_number_that_changes_unseen_is_noticed_before_a_replay(replays):
                 for optimizer in trainer.optimizers:
                     optimizer.param_groups[0]["initial_lr"] *= 0.5
 
-    plain, quick = (game(terms={"r1": R1(weight=lambda seen: table[int(seen)])}, optimizer=FUSED) for _ in range(2))
-    quick.recorder = Recorder()
-    for gan in (plain, quick):
-        played(gan, 32, callbacks=[Lowers()])
+    plain, quick = both(
+        lambda: game(terms={"r1": R1(weight=lambda seen: table[int(seen)])}, optimizer=FUSED), 32, callbacks=[Lowers()]
+    )
     assert_same(plain, quick)
     assert len(set(replays)) == 2
 
 
 def test_batches_that_hold_something_else_are_another_kind(replays):
     data = [{"real": b["real"], name: b["real"] + i} for i, b in enumerate(batches(24)) for name in ("ab"[i % 2],)]
-    plain, quick = (game(optimizer=FUSED) for _ in range(2))
-    quick.recorder = Recorder()
-    for gan in (plain, quick):
-        played(gan, data)
+    plain, quick = both(lambda: game(optimizer=FUSED), data)
     assert_same(plain, quick)
     assert len(set(replays)) == 2
 
@@ -320,10 +316,7 @@ def test_recorded_rounds_leave_the_data_alone(replays):
     """The same batches are served again and again."""
     data = batches(4)
     before = [batch["real"].clone() for batch in data]
-    plain, quick = (game(optimizer=FUSED) for _ in range(2))
-    quick.recorder = Recorder()
-    for gan in (plain, quick):
-        played(gan, data * 4)
+    plain, quick = both(lambda: game(optimizer=FUSED), data * 4)
     assert_same(plain, quick)
     assert all(torch.equal(batch["real"], x) for batch, x in zip(data, before, strict=True))
 
@@ -355,10 +348,7 @@ def test_after_giving_up_nothing_is_replayed(replays):
         def forward(self, phase):
             return 0.01 * phase.on_real.logits.mean() * phase.real.mean().item()
 
-    plain, quick = (game(terms={"late": Late(start=0.08)}, optimizer=FUSED) for _ in range(2))
-    quick.recorder = Recorder()
-    for gan in (plain, quick):
-        played(gan, 20)
+    plain, quick = both(lambda: game(terms={"late": Late(start=0.08)}, optimizer=FUSED), 20)
     assert replays
     assert not quick.recorder.recordings
     assert quick.recorder.why
@@ -482,10 +472,7 @@ def test_graphs_are_captured_in_the_right_order(name, cuda):
     """With an emulated torch.cuda: what lies between two graphs, seeds, numbers that change, curves."""
     if name == "rmsprop":
         pytest.skip("it knows that this is no GPU")
-    plain, quick = (fresh(GAMES[name]) for _ in range(2))
-    quick.recorder = Recorder()
-    for gan in (plain, quick):
-        played(gan, batches(24))
+    plain, quick = both(lambda: fresh(GAMES[name]), batches(24))
     assert_same(plain, quick)
     assert all(isinstance(kept, Graphs) for kept in quick.recorder.recordings.values())
 
